@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Poses: reading, writing, drawing, retargeting."""
+
+from .draw import STYLES, Style, draw, require_person
+from .keypoints import read_keypoints, write_keypoints
+from .retarget import retarget
+from .skeleton import BODY_NAMES, COLOURS, LIMBS
+
+__all__ = [
+    "BODY_NAMES",
+    "COLOURS",
+    "LIMBS",
+    "STYLES",
+    "Style",
+    "draw",
+    "read_keypoints",
+    "require_person",
+    "retarget",
+    "write_keypoints",
+]
