@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The mannequin world: procedural people with exact pose, parsing and captions."""
+
+from .dataset import Pair, pair_seeds, pairs, split_seeds
+from .figure import LABELS
+from .identity import PATTERNS, Garment, Identity, sample_identity
+from .posing import BodyPose, sample_pose
+from .renderer import Rendering, Sample, render, render_figure
+
+__all__ = [
+    "LABELS",
+    "PATTERNS",
+    "BodyPose",
+    "Garment",
+    "Identity",
+    "Pair",
+    "Rendering",
+    "Sample",
+    "pair_seeds",
+    "pairs",
+    "render",
+    "render_figure",
+    "sample_identity",
+    "sample_pose",
+    "split_seeds",
+]
