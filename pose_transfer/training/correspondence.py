@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Teaching cross-attention where to look: the renderer knows which cells show the same place.
+
+FPDM's attention finds the source cell that belongs to a target cell by itself, given millions of
+pairs. The mannequin world gives the answer, so a few thousand are enough: the first head of the
+attention at full latent size is pulled towards the true correspondence. The network itself
+is not changed by this, and inference knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from ..demo.architecture import UNET
+from ..fpdm import FPDM
+from ..mannequin import LABELS
+
+_SHARPNESS = 0.018
+"""Width of the wanted attention around the true place, body heights; a cell is about 0.037."""
+_REACH = 0.07
+"""Target places farther than this from everything that the source shows are left alone."""
+
+
+def wanted_attention(target: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
+    """True correspondence of cells, from body coordinates (B, 3, h, w) that are 0 outside.
+
+    Returns the wanted distribution (B, N_t, N_s) over the source's cells and a mask (B, N_t) of the
+    target cells that have one.
+    """
+    target, source = target.flatten(2).mT, source.flatten(2).mT  # (B, N, 3)
+    squared = torch.cdist(target, source).square()
+    outside = source.abs().sum(-1) == 0
+    squared = squared.masked_fill(outside[:, None], 1e3)
+    known = (squared.amin(-1) < _REACH**2) & (target.abs().sum(-1) > 0)
+    return torch.softmax(squared * (-0.5 / _SHARPNESS**2), dim=-1), known
+
+
+class TaughtAttention:
+    """Attention processor that also compares its first head with what it was told.
+
+    Set `wanted` and `known` (see `wanted_attention`) before a forward pass; `loss` is then the
+    cross-entropy. The first token of the context is the whole picture and not part of it.
+    """
+
+    def __init__(self) -> None:
+        self.wanted: Tensor | None = None
+        self.known: Tensor | None = None
+        self.loss: Tensor | None = None
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        def heads(x: Tensor) -> Tensor:
+            return x.unflatten(-1, (attn.heads, -1)).transpose(1, 2)  # (B, heads, N, d)
+
+        query = heads(attn.to_q(hidden_states))
+        key = heads(attn.to_k(encoder_hidden_states))
+        value = heads(attn.to_v(encoder_hidden_states))
+        out = F.scaled_dot_product_attention(query, key, value)
+        if self.wanted is not None and self.known is not None:
+            count = len(self.wanted)
+            logits = query[:count, 0] @ key[:count, 0, 1:].mT * attn.scale
+            entropy = -(self.wanted * torch.log_softmax(logits.float(), dim=-1)).sum(-1)
+            self.loss = (entropy * self.known).sum() / self.known.sum().clamp_min(1)
+        out = attn.to_out[0](out.transpose(1, 2).flatten(2))
+        return attn.to_out[1](out)
+
+
+def teach(unet: UNet2DConditionModel) -> list[TaughtAttention]:
+    """Put taught processors into the cross-attentions at full latent size."""
+    taught = []
+    for layer in unet.down_blocks[0].attentions:
+        for block in layer.transformer_blocks:
+            processor = TaughtAttention()
+            block.attn2.set_processor(processor)
+            taught.append(processor)
+    return taught
+
+
+class FirstBlockTask(nn.Module):
+    """FPDM cut off behind the UNet's first attention, with a head for what the target shows.
+
+    A cheap start: pose encoder, source projection and the first layers learn to bring the source's
+    cells to their places before the whole UNet is trained.
+    """
+
+    def __init__(self, fpdm: FPDM) -> None:
+        super().__init__()
+        assert fpdm.unet is not None
+        block = fpdm.unet.down_blocks[0]
+        self.pose_encoder = fpdm.pose_encoder
+        self.source_projection = fpdm.source_projection
+        self.conv_in = fpdm.unet.conv_in
+        self.resnet = block.resnets[0]
+        self.attention = block.attentions[0]
+        processor = TaughtAttention()
+        self.attention.transformer_blocks[0].attn2.set_processor(processor)
+        self._taught = [processor]
+        width = UNET["block_out_channels"][0]
+        self.time = nn.Parameter(torch.zeros(1, 4 * width))
+        self.pose_head = nn.Conv2d(width, len(LABELS) + 3, 1)
+        self.head = nn.Conv2d(width, UNET["in_channels"], 1)
+
+    def forward(
+        self, noisy: Tensor, source: Tensor, pose: Tensor, wanted: Tensor, known: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Predicted clean latents, parsing logits with places, and the attention's loss."""
+        features = self.pose_encoder(pose)
+        tokens = self.source_projection(source)
+        x = self.resnet(self.conv_in(noisy) + features, self.time.expand(len(noisy), -1))
+        taught = self._taught[0]
+        taught.wanted, taught.known = wanted, known
+        x_before = x
+        x = self.attention(x, encoder_hidden_states=tokens, return_dict=False)[0]
+        taught.wanted = None
+        assert taught.loss is not None
+        return self.head(x), self.pose_head(x_before), taught.loss

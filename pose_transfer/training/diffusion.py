@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The demo's UNet, trained on both of its uses: FPDM's three conditions, and text.
+
+One UNet serves the base and FPDM, as the weights have to stay small: in a text step the context is
+the caption's embedding, the fusion embedding is zero and half of the samples see a pose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from ..demo.architecture import (
+    CLASS_EMBEDDING,
+    POSE_ENCODER_BLOCKS,
+    SCHEDULER,
+    SOURCE_PROJECTION,
+    TEXT_ENCODER,
+    UNET,
+)
+from ..fpdm import FPDM
+from ..fpdm.modules import ClassEmbedding, PoseEncoder, SourceProjection
+from ..mannequin.vocabulary import BEGIN, END, TOKEN_IDS
+from .batches import Batches
+from .correspondence import FirstBlockTask, TaughtAttention, wanted_attention
+from .settings import DemoSettings
+
+VOCABULARY = (BEGIN, END, *sorted(TOKEN_IDS.values()))
+"""CLIP tokens that have a row of their own; one more row stands for every other token."""
+
+
+class TextEncoder(nn.Module):
+    """A CLIP text model over the captions' vocabulary: CLIP token numbers in, states out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rows = len(VOCABULARY) + 1
+        compact = {**TEXT_ENCODER, "vocab_size": rows, "bos_token_id": 0, "eos_token_id": 1,
+                   "pad_token_id": 1}  # fmt: skip
+        self.model = CLIPTextModel(CLIPTextConfig(**compact))
+        table = torch.full((TEXT_ENCODER["vocab_size"],), rows - 1)
+        table[torch.tensor(VOCABULARY)] = torch.arange(rows - 1)
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, 77) CLIP token numbers -> (B, 77, D)."""
+        return self.model(self.table[tokens]).last_hidden_state
+
+
+class DemoDiffusion(nn.Module):
+    """FPDM's second stage and the text encoder around the shared UNet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fpdm = FPDM(
+            SourceProjection(*SOURCE_PROJECTION.values(), dropout=0.0),
+            PoseEncoder(UNET["block_out_channels"][0], POSE_ENCODER_BLOCKS),
+            ClassEmbedding(*CLASS_EMBEDDING.values(), dropout=0.0),
+            unet=UNet2DConditionModel(**UNET, class_embed_type="identity"),
+        )
+        self.text = TextEncoder()
+
+    def forward(
+        self, latents: Tensor, t: Tensor, source: Tensor, pose: Tensor, fusion: Tensor, keep: Tensor
+    ) -> Tensor:
+        """Prediction for noisy latents. `source` is the source tower's states or CLIP tokens.
+
+        `keep` (3, B): which samples keep source, pose and fusion embedding.
+        """
+        if source.dtype == torch.int64:
+            context = self.text(source)
+        else:
+            context = self.fpdm.source_tokens(source) * keep[0].view(-1, 1, 1)
+        features = self.fpdm.pose_features(pose) * keep[1].view(-1, 1, 1, 1)
+        return self.fpdm.predict_noise(latents, t, context, features, fusion * keep[2].view(-1, 1))
+
+
+def compile_blocks(unet: UNet2DConditionModel) -> None:
+    """Compile the UNet's blocks; the UNet itself stays as it is, with its hook for the pose."""
+    for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks):
+        block.compile(dynamic=False)
+
+
+class DiffusionTask:
+    """Batches and loss of the second stage.
+
+    `latents` (N, 4, 32, 24): the world's pictures, encoded; `states(index)`: the source tower's
+    states of samples; `fuse(source, target)`: the frozen first stage's embedding for two batches
+    of sample numbers; `taught`: the UNet's attentions that learn the true correspondence.
+    """
+
+    def __init__(
+        self,
+        data: Batches,
+        latents: Tensor,
+        states: Callable[[Tensor], Tensor],
+        fuse: Callable[[Tensor, Tensor], Tensor],
+        settings: DemoSettings,
+        taught: list[TaughtAttention],
+    ) -> None:
+        self.data = data
+        self.latents = latents
+        self.states = states
+        self.fuse = fuse
+        self.settings = settings
+        self.taught = taught
+        alphas = DDPMScheduler(**SCHEDULER).alphas_cumprod.to(data.device)
+        self.signal, self.noise = alphas.sqrt(), (1 - alphas).sqrt()
+
+    def _loss(self, prediction: Tensor, clean: Tensor, noise: Tensor, t: Tensor, mask: Tensor):
+        """v-prediction, with the figure weighing more than the flat background."""
+        a, s = self.signal[t].view(-1, 1, 1, 1), self.noise[t].view(-1, 1, 1, 1)
+        wanted = a * noise - s * clean
+        weight = 1.0 + self.settings.foreground_weight * mask
+        error = (prediction.float() - wanted).square() * weight
+        return error.mean() / weight.mean()
+
+    def __call__(
+        self, module: nn.Module, batch: int, step: int, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        settings, device = self.settings, self.data.device
+        text_every = round(1.0 / settings.text_share) if settings.text_share else 0
+        is_text = bool(text_every) and step % text_every == text_every - 1
+        shared = settings.targets_per_source
+        source_index = self.data.draw(batch // shared, generator)
+        many = source_index.repeat_interleave(shared)
+        index = self.data.partners(many, generator)
+        clean = self.latents[index.to(self.latents.device)].to(device).float()
+        t = torch.randint(len(self.signal), (len(index),), device=device, generator=generator)
+        noise = torch.randn(clean.shape, device=device, generator=generator)
+        a, s = self.signal[t].view(-1, 1, 1, 1), self.noise[t].view(-1, 1, 1, 1)
+        noisy = a * clean + s * noise
+        labels = self.data.rows("parsing", index)
+        mask = F.adaptive_avg_pool2d((labels > 0).float()[:, None], clean.shape[-2:])
+        pose = self.data.pictures("pose_map", index)
+        chance = torch.rand((2, len(index)), device=device, generator=generator)
+        if is_text:
+            tokens = self.data.labels.tokens[self.data.identities(index)].clone()
+            tokens[chance[0] < 0.1, 1:] = END
+            source = tokens
+            fusion = torch.zeros((len(index), CLASS_EMBEDDING["in"]), device=device)
+            keep = torch.stack([torch.ones_like(t), chance[1] < 0.5, torch.zeros_like(t)])
+        else:
+            with torch.no_grad():
+                source = self.states(source_index).repeat_interleave(shared, 0)
+                fusion = self.fuse(many, index)
+            none = chance[0] < settings.drop_all
+            pose_only = chance[0] > 1.0 - settings.drop_source
+            no_fusion = chance[1] < settings.drop_fusion
+            keep = torch.stack([~(none | pose_only), ~none, ~(none | pose_only | no_fusion)])
+            self._tell(step, index, many, keep)
+        prediction = module(noisy, t, source, pose, fusion, keep.float())
+        loss = self._loss(prediction, clean, noise, t, mask)
+        figures = {"text": torch.tensor(float(is_text))}
+        told = [taught for taught in self.taught if taught.wanted is not None]
+        for taught in told:
+            assert taught.loss is not None
+            loss = loss + settings.attention_weight * taught.loss / len(told)
+            figures["attention"] = taught.loss.detach()
+            taught.wanted = taught.known = taught.loss = None
+        return loss, figures
+
+    def _tell(self, step: int, index: Tensor, source: Tensor, keep: Tensor) -> None:
+        """Every third FPDM step a quarter of the batch shows the attentions where to look."""
+        if not self.taught or step % 3 or not self.settings.attention_weight:
+            return
+        count = max(1, len(index) // 4)
+        wanted, known = wanted_attention(
+            self.data.places(index[:count]), self.data.places(source[:count])
+        )
+        # Without a source or a pose there is nothing to find.
+        known = known & keep[0, :count, None].bool() & keep[1, :count, None].bool()
+        for taught in self.taught:
+            taught.wanted, taught.known = wanted, known
+
+    def first_block_loss(
+        self, module: FirstBlockTask, batch: int, generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """One batch for the UNet's first layers, at noise levels that hide the picture."""
+        device = self.data.device
+        source_index = self.data.draw(batch, generator)
+        index = self.data.partners(source_index, generator)
+        clean = self.latents[index.to(self.latents.device)].to(device).float()
+        t = torch.randint(400, len(self.signal), (batch,), device=device, generator=generator)
+        noise = torch.randn(clean.shape, device=device, generator=generator)
+        a, s = self.signal[t].view(-1, 1, 1, 1), self.noise[t].view(-1, 1, 1, 1)
+        places = self.data.places(index)
+        wanted, known = wanted_attention(places, self.data.places(source_index))
+        with torch.no_grad():
+            states = self.states(source_index)
+        guessed, stance, attention = module(
+            a * clean + s * noise, states, self.data.pictures("pose_map", index), wanted, known
+        )
+        labels = self.data.cell_labels(index)
+        figure = (labels > 0).float()[:, None]
+        parsing = F.cross_entropy(stance[:, :-3].float(), labels)
+        place = ((stance[:, -3:].float() - places).abs() * figure).sum() / (3 * figure.sum() + 1)
+        error = (guessed.float() - clean).square() * (1.0 + 2.0 * figure)
+        latent = error.mean() / 2.0
+        loss = latent + 0.3 * parsing + 5.0 * place + 0.15 * attention
+        return loss, {
+            "latent": latent, "parsing": (stance[:, :-3].argmax(1) == labels).float().mean(),
+            "place": place, "attention": attention,
+        }  # fmt: skip

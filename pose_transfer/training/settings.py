@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How the demo models are trained: one table for a GPU, one for a CPU, one for the tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """One optimisation run: `steps` of `batch` samples under AdamW."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+    warm_up: int = 200
+    constant_until: float = 0.3
+    """Share of the steps after which the rate falls along a cosine."""
+    weight_decay: float = 1e-2
+    ema_decay: float = 0.998
+    clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """Everything that decides the demo weights besides the code."""
+
+    identities: int
+    poses_per_identity: int
+    early_samples: int
+    """Rendered samples after which autoencoder and towers may start."""
+    autoencoder: StageSettings
+    source_tower: StageSettings
+    image_tower: StageSettings
+    fusion: StageSettings
+    first_block: StageSettings
+    diffusion: StageSettings
+    ablation: StageSettings
+    judge_steps: int
+    judge_batch: int
+    text_share: float = 0.15
+    """Share of the diffusion steps that are text to image."""
+    drop_all: float = 0.1
+    drop_source: float = 0.05
+    """Share of samples that keep the pose only."""
+    drop_fusion: float = 0.2
+    foreground_weight: float = 2.0
+    attention_weight: float = 0.03
+    """Weight of the true correspondence in the diffusion stage's loss."""
+    targets_per_source: int = 2
+    mixed_precision: str = "bf16"
+    compile_blocks: bool = False
+    seed: int = 0
+
+
+GPU = DemoSettings(
+    identities=16000,
+    poses_per_identity=8,
+    early_samples=20000,
+    autoencoder=StageSettings(4500, 128, 6e-4, clip=0.5),
+    source_tower=StageSettings(3500, 256, 8e-4),
+    image_tower=StageSettings(2500, 384, 8e-4),
+    fusion=StageSettings(1500, 768, 3e-4, weight_decay=1e-4),
+    first_block=StageSettings(3000, 128, 1e-3),
+    diffusion=StageSettings(9000, 384, 8e-4, ema_decay=0.9993),
+    ablation=StageSettings(600, 384, 3e-4, warm_up=50, ema_decay=0.995),
+    judge_steps=2500,
+    judge_batch=128,
+    compile_blocks=True,
+)
+
+CPU = replace(
+    GPU,
+    identities=2000,
+    early_samples=4000,
+    autoencoder=StageSettings(1600, 6, 1.2e-3, warm_up=50, ema_decay=0.99, clip=0.5),
+    source_tower=StageSettings(1300, 12, 1e-3, warm_up=50, ema_decay=0.99),
+    image_tower=StageSettings(700, 32, 1e-3, warm_up=50, ema_decay=0.99),
+    fusion=StageSettings(350, 64, 6e-4, warm_up=30, ema_decay=0.99, weight_decay=1e-4),
+    first_block=StageSettings(800, 12, 1e-3, warm_up=50, ema_decay=0.99),
+    diffusion=StageSettings(4000, 16, 7e-4, warm_up=100, ema_decay=0.996),
+    ablation=StageSettings(1000, 24, 3e-4, warm_up=50, ema_decay=0.995),
+    mixed_precision="no",
+    judge_steps=700,
+    judge_batch=16,
+    compile_blocks=False,
+)
+
+SMOKE = replace(
+    CPU,
+    identities=6,
+    poses_per_identity=3,
+    early_samples=8,
+    autoencoder=StageSettings(3, 2, 6e-4, warm_up=1),
+    source_tower=StageSettings(3, 2, 6e-4, warm_up=1),
+    image_tower=StageSettings(3, 2, 6e-4, warm_up=1),
+    fusion=StageSettings(3, 4, 2e-4, warm_up=1),
+    first_block=StageSettings(3, 2, 6e-4, warm_up=1),
+    diffusion=StageSettings(4, 4, 6e-4, warm_up=1),
+    ablation=StageSettings(2, 4, 3e-4, warm_up=1),
+    text_share=0.5,
+    judge_steps=2,
+    judge_batch=4,
+)
+
+PRESETS = {"gpu": GPU, "cpu": CPU, "smoke": SMOKE}
