@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Source, pose, result and truth side by side, and how near the result comes to the truth."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from comfy_api.latest import io
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ..pose_transfer.images import as_rgb, broadcast_batches, from_uint8, resize_bicubic, to_uint8
+
+BACKGROUND = (250, 250, 250)
+INK = (40, 40, 40)
+
+
+class Compare(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PoseTransferCompare",
+            display_name="Compare Poses",
+            category="pose transfer/compare",
+            description="Puts source, pose, result and truth side by side, one row for each "
+            "picture of the batch, and measures the result against the truth.",
+            search_aliases=["contact sheet", "side by side", "ssim", "psnr", "metrics", "grid"],
+            inputs=[
+                io.Image.Input("source", tooltip="The person as given."),
+                io.Image.Input("pose_map", tooltip="The target pose as drawn."),
+                io.Image.Input("result", tooltip="What was generated; its size is used for all."),
+                io.Image.Input(
+                    "truth",
+                    optional=True,
+                    tooltip="What it should look like, where that is known. Without it there are "
+                    "no metrics.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="sheet", tooltip="One picture with a row for each of the batch."
+                ),
+                io.String.Output(
+                    display_name="metrics",
+                    tooltip="SSIM (1 is equal) and PSNR (dB) of the result against the truth, and "
+                    "of the source against it, which is what copying would score.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        source: torch.Tensor,
+        pose_map: torch.Tensor,
+        result: torch.Tensor,
+        truth: torch.Tensor | None = None,
+    ) -> io.NodeOutput:
+        given = {"source": source, "pose map": pose_map, "result": result, "truth": truth}
+        rgb = {name: as_rgb(x, name) for name, x in given.items() if x is not None}
+        height, width = rgb["result"].shape[1:3]
+        same_size = {
+            name.replace(" ", "_"): resize_bicubic(x, height, width) for name, x in rgb.items()
+        }
+        same_batch = broadcast_batches(**same_size)
+        columns = {name: to_uint8(x) for name, x in zip(rgb, same_batch, strict=True)}
+        return io.NodeOutput(from_uint8(contact_sheet(columns)), describe(columns))
+
+
+def contact_sheet(columns: dict[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Columns of equally large pictures (B, H, W, 3) under their names -> (H', W', 3)."""
+    batch, height, width, _ = next(iter(columns.values())).shape
+    font_size = max(12, height // 18)
+    header, gap = round(1.8 * font_size), max(4, height // 64)
+    font = ImageFont.load_default(size=font_size)
+    sheet = Image.new(
+        "RGB",
+        (len(columns) * (width + gap) + gap, header + batch * (height + gap)),
+        BACKGROUND,
+    )
+    pen = ImageDraw.Draw(sheet)
+    for column, (name, pictures) in enumerate(columns.items()):
+        x = gap + column * (width + gap)
+        pen.text((x + width / 2, header / 2), name, fill=INK, font=font, anchor="mm")
+        for row, picture in enumerate(pictures):
+            sheet.paste(Image.fromarray(picture), (x, header + row * (height + gap)))
+    return np.array(sheet)
+
+
+def describe(columns: dict[str, NDArray[np.uint8]]) -> str:
+    """The metrics in words, means over the batch."""
+    if "truth" not in columns:
+        return "No metrics: connect the truth to measure the result against it."
+    # It imports SciPy, which a graph without this node need not wait for.
+    from ..pose_transfer.evaluation.metrics import psnr, ssim
+
+    lines = []
+    for name in ("result", "source"):
+        pairs = list(zip(columns[name], columns["truth"], strict=True))
+        lines.append(
+            f"{name} against truth: SSIM {np.mean([ssim(*p) for p in pairs]):.3f}, "
+            f"PSNR {np.mean([psnr(*p) for p in pairs]):.1f} dB"
+        )
+    return "\n".join(lines)

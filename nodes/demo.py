@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The mannequin world in a graph: the embedded models, and people to try them on."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..pose_transfer.images import from_uint8
+from ..pose_transfer.mannequin import LABELS, render
+from ..pose_transfer.pose import write_keypoints
+from ..pose_transfer.types import Parsing
+from .sockets import FPDMWeights, PersonParsing, PoseKeypoint
+
+CATEGORY = "pose transfer/demo"
+MAX_SEED = 2**31 - 1
+
+
+class DemoModels(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PoseTransferDemoModels",
+            display_name="Demo Models",
+            category=CATEGORY,
+            description="The small models that come with the pack: a Stable Diffusion of rendered "
+            "mannequins, and the FPDM that re-poses them. They know nothing of photos.",
+            search_aliases=["mannequin", "embedded", "example models", "fpdm demo"],
+            inputs=[],
+            outputs=[
+                io.Model.Output(tooltip="A small Stable Diffusion UNet, v-prediction, 256x192 px."),
+                io.Clip.Output(
+                    tooltip="Understands captions of the form that Demo Person puts out."
+                ),
+                io.Vae.Output(tooltip="A tiny autoencoder, 4 channels at an eighth of the size."),
+                FPDMWeights.Output(
+                    display_name="fpdm", tooltip="For Fusion Embedding and Apply FPDM."
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls) -> io.NodeOutput:
+        from .loading import load_demo  # diffusers takes seconds to import
+
+        demo = load_demo()
+        return io.NodeOutput(demo.model, demo.clip, demo.vae, demo.fpdm)
+
+
+class DemoPerson(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PoseTransferDemoPerson",
+            display_name="Demo Person",
+            category=CATEGORY,
+            description="Renders one made-up person in two poses: the source to start from, and "
+            "the truth to compare a result with. 256 px high, 192 px wide.",
+            search_aliases=["mannequin", "test image", "example person", "render"],
+            inputs=[
+                io.Int.Input(
+                    "identity",
+                    default=19,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=True,
+                    tooltip="Seed of the person: skin, hair, face, proportions, clothes and their "
+                    "patterns, shoes, background. Numbers that end in 9 were never trained on.",
+                ),
+                io.Int.Input(
+                    "source_pose",
+                    default=29,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=True,
+                    tooltip="Seed of the pose in the source picture.",
+                ),
+                io.Int.Input(
+                    "target_pose",
+                    default=9,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=True,
+                    tooltip="Seed of the pose that the person shall take.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="source", tooltip="The person in the source pose."),
+                PoseKeypoint.Output(
+                    display_name="target_pose",
+                    tooltip="Keypoints of the target pose, for Draw Pose.",
+                ),
+                io.Image.Output(
+                    display_name="truth",
+                    tooltip="The same person in the target pose, for Compare.",
+                ),
+                io.String.Output(
+                    display_name="caption", tooltip="What the source picture shows, in words."
+                ),
+                PoseKeypoint.Output(
+                    display_name="source_pose", tooltip="Keypoints of the source picture."
+                ),
+                PersonParsing.Output(
+                    display_name="source_parsing",
+                    tooltip="Which pixel of the source picture is hair, face, upper or lower "
+                    "garment, arms, legs, shoes, background.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, identity: int, source_pose: int, target_pose: int) -> io.NodeOutput:
+        source, truth = render(identity, source_pose), render(identity, target_pose)
+        return io.NodeOutput(
+            from_uint8(source.image),
+            write_keypoints([truth.pose]),
+            from_uint8(truth.image),
+            source.caption,
+            write_keypoints([source.pose]),
+            Parsing(source.parsing[None], LABELS),
+        )
