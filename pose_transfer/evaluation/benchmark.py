@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`python -m pose_transfer.evaluation.benchmark`: measure the demo models, write the report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .protocol import benchmark
+from .sampling import SamplingSettings
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m pose_transfer.evaluation.benchmark", description=__doc__
+    )
+    parser.add_argument("--pairs", type=int, default=200, help="held-out test pairs")
+    parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of the report")
+    parser.add_argument("--variants", type=Path, help="folder with B3, B4, B5 .safetensors")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--gallery", type=int, default=1000, help="retrieval targets; 0: none")
+    parser.add_argument("--batch-size", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--source-weight", type=float, default=2.0)
+    parser.add_argument("--fusion-weight", type=float, default=2.0)
+    given = parser.parse_args(arguments)
+    benchmark(
+        given.pairs,
+        given.out,
+        given.variants,
+        device=given.device,
+        seed=given.seed,
+        gallery=given.gallery,
+        batch_size=given.batch_size,
+        settings=SamplingSettings(given.steps, given.source_weight, given.fusion_weight),
+    )
+    print(f"Report: {given.out / 'benchmark.md'}")
+
+
+if __name__ == "__main__":
+    main()
