@@ -12,9 +12,13 @@ from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from ..demo.architecture import UNET
+
 LATENT_NOISE = 0.12
 _WIDTHS = (16, 32, 64, 64)
 """Channels from full size down to an eighth. TAESD has 64 everywhere: see `export`."""
+_LATENTS = UNET["in_channels"]
+_MEAN_SCALE, _DETAIL_SCALE = 3.0, 4.0
 ENCODER_BLOCKS = (0, 1, 1, 2)
 DECODER_BLOCKS = (2, 1, 1, 1)
 
@@ -30,7 +34,7 @@ def _blocks(width: int, count: int) -> list[nn.Module]:
 class TrainableAutoencoder(nn.Module):
     """A narrow TAESD, and the colour probe that only training uses.
 
-    Pictures are (B, 3, H, W) in [-1, 1], latents (B, 4, H/8, W/8) of the decoder's own scale. The
+    Pictures are (B, 3, H, W) in [-1, 1], latents (B, C, H/8, W/8) of the decoder's own scale. The
     layers are named after those of TAESD that they become; TAESD's other blocks are identities.
     """
 
@@ -47,8 +51,8 @@ class TrainableAutoencoder(nn.Module):
             for i, block in enumerate(_blocks(wider, count)):
                 self.encoder[str(start + 1 + i)] = block
             width = wider
-        self.encoder["14"] = _conv(width, 4)
-        self.decoder["1"] = _conv(4, width)
+        self.encoder["14"] = _conv(width, _LATENTS)
+        self.decoder["1"] = _conv(_LATENTS, width)
         for level, count in enumerate(DECODER_BLOCKS):
             start = 3 + 5 * level
             for i, block in enumerate(_blocks(width, count)):
@@ -58,17 +62,74 @@ class TrainableAutoencoder(nn.Module):
                 self.decoder[str(start + 4)] = _conv(width, narrower, bias=False)
                 width = narrower
         self.decoder["19"] = _conv(width, 3)
-        self.probe = nn.Conv2d(4, 3, 1)
+        self.probe = nn.Conv2d(_LATENTS, 3, 1)
+        self._start_linear()
+
+    @torch.no_grad()
+    def _start_linear(self) -> None:
+        """Start as what it should stay close to: cells' mean colours, and their inner gradients.
+
+        The encoder averages to four sub-cells of 4 x 4 pixels and takes mean and differences of
+        them; the decoder spreads the means smoothly. Colours are not negative, so that ReLU passes
+        them on. Training adds the rest; from random weights it takes much longer to find colour.
+        """
+        for part in (self.encoder, self.decoder):
+            for layer in part.values():
+                if isinstance(layer, AutoencoderTinyBlock):
+                    layer.conv[-1].weight.mul_(0.1)
+                    layer.conv[-1].bias.zero_()
+        rgb = torch.arange(3)
+        for name in ("0", "2", "6"):
+            weight = self.encoder[name].weight
+            weight[:3] = 0.0
+            if name == "0":
+                weight[rgb, rgb, 1, 1] = 1.0
+                self.encoder[name].bias[:3] = 0.0
+            else:
+                weight[rgb, rgb, 1:, 1:] = 0.25
+        weight = self.encoder["10"].weight
+        weight[:12] = 0.0
+        for row in range(2):
+            for column in range(2):
+                weight[3 * (2 * row + column) + rgb, rgb, 1 + row, 1 + column] = 1.0
+        last = self.encoder["14"]
+        last.weight.mul_(0.1)
+        last.bias.zero_()
+        last.weight[:8, :, 1, 1] = 0.0
+        last.bias[:3] = -0.5 * _MEAN_SCALE
+        light, tint = torch.tensor([0.3, 0.59, 0.11]), torch.tensor([0.5, 0.0, -0.5])
+        for cell, (across, down) in enumerate(((-1, -1), (1, -1), (-1, 1), (1, 1))):
+            places = 3 * cell + rgb
+            last.weight[rgb, places, 1, 1] = 0.25 * _MEAN_SCALE
+            for channel, (sign, colour) in enumerate(
+                ((across, light), (down, light), (across * down, light), (across, tint),
+                 (down, tint))
+            ):  # fmt: skip
+                last.weight[3 + channel, places, 1, 1] = sign * colour * 0.5 * _DETAIL_SCALE
+        first = self.decoder["1"]
+        first.weight[:3] = 0.0
+        first.weight[rgb, rgb, 1, 1] = 1.0 / _MEAN_SCALE
+        first.bias[:3] = 0.5
+        smooth = torch.tensor([0.25, 0.5, 0.25])
+        for name in ("7", "12", "17"):
+            weight = self.decoder[name].weight
+            weight[:3] = 0.0
+            weight[rgb, rgb] = smooth[:, None] * smooth
+        final = self.decoder["19"]
+        final.weight.mul_(0.1)
+        final.weight[:, :3] = 0.0
+        final.weight[rgb, rgb, 1, 1] = 1.0
+        final.bias.zero_()
 
     def encode(self, pictures: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, 4, H/8, W/8)."""
+        """(B, 3, H, W) in [-1, 1] -> (B, C, H/8, W/8)."""
         x = F.relu(self.encoder["0"]((pictures + 1) / 2))
         for name in list(self.encoder)[1:]:
             x = self.encoder[name](x)
         return x
 
     def decode(self, latents: Tensor) -> Tensor:
-        """(B, 4, h, w) -> (B, 3, 8 h, 8 w) in [-1, 1], unclipped."""
+        """(B, C, h, w) -> (B, 3, 8 h, 8 w) in [-1, 1], unclipped."""
         x = F.relu(self.decoder["1"](torch.tanh(latents / 3) * 3))
         for name in list(self.decoder)[1:]:
             if name in ("7", "12", "17"):
@@ -79,7 +140,7 @@ class TrainableAutoencoder(nn.Module):
     def forward(self, pictures: Tensor, noise: Tensor, swap: Tensor, share: Tensor):
         """Reconstruction, reconstruction of mixed latents, probed colours and latents.
 
-        `noise` (B, 4, h, w) unit normal; `swap` (B,) the partner of each sample and `share`
+        `noise` (B, C, h, w) unit normal; `swap` (B,) the partner of each sample and `share`
         (B, 1, 1, 1) its part in the mixture.
         """
         latents = self.encode(pictures)
@@ -99,7 +160,7 @@ def autoencoder_loss(
     """
     device, count = pictures.device, len(pictures)
     height, width = pictures.shape[-2] // 8, pictures.shape[-1] // 8
-    noise = torch.randn((count, 4, height, width), device=device, generator=generator)
+    noise = torch.randn((count, _LATENTS, height, width), device=device, generator=generator)
     swap = torch.randperm(count, device=device, generator=generator)
     share = torch.rand((count, 1, 1, 1), device=device, generator=generator) * 0.5
     output, mixed, probed, latents = module(pictures, noise, swap, share)
@@ -116,7 +177,7 @@ def autoencoder_loss(
     mixture = (F.avg_pool2d(mixed, 8) - F.avg_pool2d(wanted, 8)).abs().mean()
     # Keeps latents inside the decoder's soft clamp at 3 and the scale fixed for the noise.
     size = (latents.float().square().mean() - 1.0).clamp_min(0.0)
-    loss = reconstruction + edges + 0.5 * colour + 0.5 * mixture + 0.05 * size
+    loss = reconstruction + edges + colour + 0.5 * mixture + 0.05 * size
     mse = (error.square() * foreground).sum() / (foreground.sum() * 3)
     return loss, {
         "psnr": 10 * torch.log10(4.0 / error.square().mean()),

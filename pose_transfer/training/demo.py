@@ -2,7 +2,7 @@
 """`python -m pose_transfer.training.demo`: make the demo weights from nothing.
 
 Stages, in order: render, autoencoder, source_tower, image_tower, fusion, fusion_baseline, latents,
-first_block, diffusion, export, judge. Each leaves its state in the work folder and is skipped when it is done;
+first_block, diffusion, decoder, export, judge. Each leaves its state in the work folder and is skipped when it is done;
 a stopped one goes on where it was. Independent stages may run in processes of their own beside
 each other, also while `render` is still at work.
 """
@@ -30,13 +30,13 @@ from .correspondence import FirstBlockTask, TaughtAttention, teach
 from .diffusion import DemoDiffusion, DiffusionTask, compile_blocks
 from .fusion import FusionModel, fusion_loss
 from .loop import train
-from .settings import PRESETS, DemoSettings
+from .settings import PRESETS, DemoSettings, StageSettings
 from .towers import ImageTowerTask, SourceTowerTask, image_tower_loss, source_tower_loss
 from .world import World, open_world, render_world
 
 STAGES = (
     "render", "autoencoder", "source_tower", "image_tower", "fusion", "fusion_baseline", "latents",
-    "first_block", "diffusion", "export", "judge",
+    "first_block", "diffusion", "decoder", "export", "judge",
 )  # fmt: skip
 _CROP = (160, 128)
 """Height and width of the autoencoder's training crops."""
@@ -72,6 +72,13 @@ class DemoTraining:
         count = ready if everything else min(self.settings.early_samples, world.size)
         return Batches(world, count, self.device, resident)
 
+    def _second_stage(self, *resident: str) -> Batches:
+        """The samples of the second stage."""
+        world = self.world()
+        count = min(self.settings.latent_samples or world.size, world.size)
+        world.wait_for(count)
+        return Batches(world, count, self.device, resident)
+
     def _train(self, name: str, module: nn.Module, loss, stage, until: int | None = None):
         start = time.monotonic()
         train(
@@ -87,10 +94,21 @@ class DemoTraining:
         )
 
     def autoencoder(self) -> TrainableAutoencoder:
-        stage = self.settings.autoencoder
         module = TrainableAutoencoder().to(memory_format=torch.channels_last)
-        if self._finished("autoencoder", stage.steps):
-            return self._load("autoencoder", module)
+        return self._train_autoencoder("autoencoder", module, self.settings.autoencoder)
+
+    def decoder(self) -> TrainableAutoencoder:
+        """The autoencoder with its decoder trained on, while latents stay what they are."""
+        module = self.autoencoder()
+        module.encoder.requires_grad_(False)
+        module.probe.requires_grad_(False)
+        return self._train_autoencoder("decoder", module, self.settings.decoder)
+
+    def _train_autoencoder(
+        self, name: str, module: TrainableAutoencoder, stage: StageSettings
+    ) -> TrainableAutoencoder:
+        if self._finished(name, stage.steps):
+            return self._load(name, module)
         data = self._batches("image", "parsing")
         height, width = _CROP
 
@@ -104,7 +122,7 @@ class DemoTraining:
             figure = (data.rows("parsing", index)[:, *crop] > 0).float()[:, None]
             return autoencoder_loss(module, pictures, figure, generator)
 
-        return self._train("autoencoder", module, loss, stage)
+        return self._train(name, module, loss, stage)
 
     def source_tower(self) -> SourceTowerTask:
         stage = self.settings.source_tower
@@ -155,7 +173,7 @@ class DemoTraining:
         if path.exists():
             return torch.load(path, map_location="cpu", weights_only=True)
         autoencoder = self.autoencoder()
-        data = self._batches(everything=True)
+        data = self._second_stage()
         parts = []
         for start in range(0, data.count, _ENCODE_BATCH):
             index = torch.arange(start, min(start + _ENCODE_BATCH, data.count), device=self.device)
@@ -174,7 +192,7 @@ class DemoTraining:
         if path.exists():
             state = torch.load(path, map_location=self.device, weights_only=True)
             return state["image"], state["pose_map"]
-        data = self._batches(everything=True)
+        data = self._second_stage()
         state = {}
         for field in ("image", "pose_map"):
             parts = []
@@ -195,7 +213,7 @@ class DemoTraining:
         if path.exists():
             return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         tower = self.source_tower().tower
-        data = self._batches(everything=True)
+        data = self._second_stage()
         parts = []
         for start in range(0, data.count, _ENCODE_BATCH):
             rows = torch.arange(start, min(start + _ENCODE_BATCH, data.count), device=self.device)
@@ -212,7 +230,7 @@ class DemoTraining:
         """The second stage's batches; by default with the source-enhanced fusion embedding."""
         if fuse is None:
             fuse = self.fused_embedding("fusion", self.fusion())
-        data = self._batches("pose_map", "parsing", "coordinates", everything=True)
+        data = self._second_stage("pose_map", "parsing", "coordinates")
         latents = self.latents()["latents"].to(self.device)
         states = self.source_states()
         if self.device.type == "cuda":
@@ -261,7 +279,7 @@ class DemoTraining:
         diffusion, fusion = self._load("diffusion", DemoDiffusion()), self.fusion()
         fpdm = export.assemble_fpdm(diffusion.cpu(), fusion.cpu(), self.source_tower().tower.cpu())
         base = export.write_base(
-            self.out, diffusion, self.autoencoder(), float(state["mean"]), float(state["std"])
+            self.out, diffusion, self._best_autoencoder(), float(state["mean"]), float(state["std"])
         )
         for path in (base, export.write_fpdm(self.out, fpdm)):
             export.write_provenance(
@@ -275,6 +293,11 @@ class DemoTraining:
                     "settings": asdict(self.settings),
                 },
             )
+
+    def _best_autoencoder(self) -> TrainableAutoencoder:
+        """With the decoder stage's decoder, if there was one."""
+        module = self.autoencoder()
+        return self._load("decoder", module) if self._step("decoder") else module
 
     def judge(self) -> None:
         """The benchmark's pattern classifier."""

@@ -89,7 +89,7 @@ def compile_blocks(unet: UNet2DConditionModel) -> None:
 class DiffusionTask:
     """Batches and loss of the second stage.
 
-    `latents` (N, 4, 32, 24): the world's pictures, encoded; `states(index)`: the source tower's
+    `latents` (N, C, 32, 24): the world's pictures, encoded; `states(index)`: the source tower's
     states of samples; `fuse(source, target)`: the frozen first stage's embedding for two batches
     of sample numbers; `taught`: the UNet's attentions that learn the true correspondence.
     """

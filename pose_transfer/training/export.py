@@ -53,8 +53,8 @@ def taesd_tensors(autoencoder: TrainableAutoencoder, mean: float, std: float) ->
 
 
 def _widened(value: Tensor) -> Tensor:
-    """Zero channels up to TAESD's width; 3 and 4 channels are those of pictures and latents."""
-    channels = [n if n in (3, 4) else _TAESD_WIDTH for n in value.shape[:2]]
+    """Zero channels up to TAESD's width, except for those of pictures and latents."""
+    channels = [n if n in (3, UNET["in_channels"]) else _TAESD_WIDTH for n in value.shape[:2]]
     out = value.new_zeros((*channels, *value.shape[2:]))
     out[tuple(slice(n) for n in value.shape)] = value
     return out

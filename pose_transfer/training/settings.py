@@ -35,9 +35,12 @@ class DemoSettings:
     fusion: StageSettings
     first_block: StageSettings
     diffusion: StageSettings
+    decoder: StageSettings
     ablation: StageSettings
     judge_steps: int
     judge_batch: int
+    latent_samples: int | None = None
+    """Samples that the second stage uses, from the first on; all where None."""
     text_share: float = 0.15
     """Share of the diffusion steps that are text to image."""
     drop_all: float = 0.1
@@ -63,6 +66,7 @@ GPU = DemoSettings(
     fusion=StageSettings(1500, 768, 3e-4, weight_decay=1e-4),
     first_block=StageSettings(3000, 128, 1e-3),
     diffusion=StageSettings(9000, 384, 8e-4, ema_decay=0.9993),
+    decoder=StageSettings(1500, 128, 4e-4, clip=0.5),
     ablation=StageSettings(600, 384, 3e-4, warm_up=50, ema_decay=0.995),
     judge_steps=2500,
     judge_batch=128,
@@ -73,13 +77,16 @@ CPU = replace(
     GPU,
     identities=2000,
     early_samples=4000,
-    autoencoder=StageSettings(1600, 6, 1.2e-3, warm_up=50, ema_decay=0.99, clip=0.5),
+    autoencoder=StageSettings(600, 6, 1e-3, warm_up=30, constant_until=0.4, ema_decay=0.99, clip=0.5),
     source_tower=StageSettings(1300, 12, 1e-3, warm_up=50, ema_decay=0.99),
     image_tower=StageSettings(700, 32, 1e-3, warm_up=50, ema_decay=0.99),
     fusion=StageSettings(350, 64, 6e-4, warm_up=30, ema_decay=0.99, weight_decay=1e-4),
     first_block=StageSettings(800, 12, 1e-3, warm_up=50, ema_decay=0.99),
-    diffusion=StageSettings(4000, 16, 7e-4, warm_up=100, ema_decay=0.996),
+    diffusion=StageSettings(1800, 16, 9e-4, warm_up=60, ema_decay=0.995),
+    decoder=StageSettings(500, 6, 8e-4, warm_up=20, ema_decay=0.99, clip=0.5),
     ablation=StageSettings(1000, 24, 3e-4, warm_up=50, ema_decay=0.995),
+    latent_samples=10000,
+    text_share=0.1,
     mixed_precision="no",
     judge_steps=700,
     judge_batch=16,
@@ -97,7 +104,9 @@ SMOKE = replace(
     fusion=StageSettings(3, 4, 2e-4, warm_up=1),
     first_block=StageSettings(3, 2, 6e-4, warm_up=1),
     diffusion=StageSettings(4, 4, 6e-4, warm_up=1),
+    decoder=StageSettings(2, 2, 3e-4, warm_up=1),
     ablation=StageSettings(2, 4, 3e-4, warm_up=1),
+    latent_samples=None,
     text_share=0.5,
     judge_steps=2,
     judge_batch=4,

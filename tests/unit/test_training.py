@@ -10,6 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
+from pose_transfer.demo.architecture import UNET
 from pose_transfer.demo.models import load_base
 from pose_transfer.evaluation.models import TinyAutoencoder
 from pose_transfer.fpdm import load_checkpoint
@@ -134,9 +135,9 @@ def test_shipped_files_load_and_predict(work):
         tokens = fpdm.source_tokens(fpdm.source_hidden(photo))
         features = fpdm.pose_features(pose.permute(0, 3, 1, 2))
         out = fpdm.predict_noise(
-            torch.randn(1, 4, 32, 24), 500, tokens, features, fpdm.fuse(photo, pose)
+            torch.randn(1, UNET["in_channels"], 32, 24), 500, tokens, features, fpdm.fuse(photo, pose)
         )
-    assert out.shape == (1, 4, 32, 24) and torch.isfinite(out).all()
+    assert out.shape == (1, UNET["in_channels"], 32, 24) and torch.isfinite(out).all()
     assert tokens.shape[:2] == (1, 1 + 32 * 24)
 
 
