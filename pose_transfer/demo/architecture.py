@@ -15,7 +15,7 @@ LATENT_FACTOR = 8
 CONTEXT_WIDTH = 128
 EMBED_WIDTH = 128
 
-# diffusers.UNet2DConditionModel; `attention_head_dim` is the number of heads, as in SD 2.1's config.
+# diffusers.UNet2DConditionModel; `attention_head_dim` counts the heads, as in SD 2.1's config.
 UNET: dict[str, Any] = {
     "sample_size": 32,
     # Four latent channels keep garment patterns only after far more training than eight.

@@ -61,7 +61,8 @@ class Figure:
         reach = 0.05
         xs = [j[0] for j in joints.values()]
         top = min(
-            joints["head"][1] - HEAD_HEIGHT * _HAIR_TOP.get(identity.hair_style, 1.16), *(joints[f"{s}_hand"][1] - 0.03 for s in _SIDES)
+            joints["head"][1] - HEAD_HEIGHT * _HAIR_TOP.get(identity.hair_style, 1.16),
+            *(joints[f"{s}_hand"][1] - 0.03 for s in _SIDES),
         )
         bottom = max(joints[f"{s}_toe"][1] for s in _SIDES) + 0.035
         left, right = min(xs) - reach, max(xs) + reach
@@ -162,7 +163,13 @@ class Figure:
         self._limb(canvas, (shoulder, elbow), (upper, lower), bare, _ARMS, (rest[0], rest[1]))
         self._paint_hand(canvas, side, rest[2])
         self._limb(
-            canvas, (elbow, wrist), (lower, hand), bare, _ARMS, (rest[1], rest[2]), bulge=0.06,
+            canvas,
+            (elbow, wrist),
+            (lower, hand),
+            bare,
+            _ARMS,
+            (rest[1], rest[2]),
+            bulge=0.06,
             contact=False,
         )
         if garment.kind == "vest":
@@ -222,7 +229,13 @@ class Figure:
         thigh, calf, thin = 0.055 * bulk, 0.042 * bulk, 0.025 * bulk
         self._limb(canvas, (hip, knee), (thigh, calf), bare, _LEGS, (rest[0], rest[1]))
         self._limb(
-            canvas, (knee, ankle), (calf, thin), bare, _LEGS, (rest[1], rest[2]), bulge=0.13,
+            canvas,
+            (knee, ankle),
+            (calf, thin),
+            bare,
+            _LEGS,
+            (rest[1], rest[2]),
+            bulge=0.13,
             contact=False,
         )
         self._paint_shoe(canvas, side, rest[2])
@@ -267,7 +280,7 @@ class Figure:
 
     def _paint_trunk(self, canvas: Canvas) -> None:
         identity = self.identity
-        points, joints = self.points, self.skeleton.joints
+        joints = self.skeleton.joints
         axes = (self.skeleton.left, self.skeleton.front)
         bulk, hips, shoulders = identity.bulk, identity.hips, identity.shoulders
         tilt = round(math.sin(CAMERA_PITCH), 6)

@@ -20,6 +20,11 @@ CANONICAL_HEAD_Y = -0.47
 _LABEL_HAIR, _LABEL_FACE = 1, 2
 
 
+def _scaled(colour: RGB, factor: float) -> RGB:
+    red, green, blue = (min(255, int(channel * factor)) for channel in colour)
+    return red, green, blue
+
+
 class Head:
     """Where the head is on the canvas: `centre` in pixels, `yaw` and `pitch` in radians."""
 
@@ -122,18 +127,24 @@ class Head:
 
         def blob(x: float, y: float, wide: float, high: float) -> np.ndarray:
             dx, dy = (across - np.float32(x)) / wide, (down - np.float32(y)) / high
-            return np.clip(0.5 + (1.0 - np.sqrt(dx * dx + dy * dy)) * (min(wide, high) / soft), 0, 1)
+            return np.clip(
+                0.5 + (1.0 - np.sqrt(dx * dx + dy * dy)) * (min(wide, high) / soft), 0, 1
+            )
 
         if self.facing(0.0, 1.0) < -0.75:
             return colour
         skin = self.identity.skin
-        darker = tuple(int(c * 0.8) for c in skin)
-        brow = tuple(int(c * 0.75) for c in self.identity.hair_colour)
+        darker = _scaled(skin, 0.8)
+        brow = _scaled(self.identity.hair_colour, 0.75)
         if face.beard:
             beard = np.clip((down - 0.30 - 0.35 * np.clip(ahead - 0.6, 0, 1)) * 6.0, 0.0, 1.0)
             blend(beard, brow, 0.85)
         blend(blob(0.0, 0.27, face.nose, 0.15), darker, 0.75)
-        blend(blob(0.0, 0.21, face.nose * 0.5, 0.16), tuple(min(255, int(c * 1.08)) for c in skin), 0.6)
+        blend(
+            blob(0.0, 0.21, face.nose * 0.5, 0.16),
+            _scaled(skin, 1.08),
+            0.6,
+        )
         for side in (1.0, -1.0):
             x, y = side * face.eye_spacing, face.eye_height
             blend(blob(x, y, face.eye_size * 1.15, face.eye_size * 0.8), (250, 250, 250))

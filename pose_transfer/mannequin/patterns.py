@@ -81,9 +81,7 @@ def logo_mix(
     elif garment.logo == "diamond":
         inside = (1.1 - ax - ay) * 0.7
     elif garment.logo == "plus":
-        inside = np.maximum(
-            np.minimum(0.34 - ax, 0.95 - ay), np.minimum(0.34 - ay, 0.95 - ax)
-        )
+        inside = np.maximum(np.minimum(0.34 - ax, 0.95 - ay), np.minimum(0.34 - ay, 0.95 - ax))
     else:
         inside = np.minimum(0.7 - y, 0.62 + 0.5 * y - ax * 0.9)
     return np.clip(0.5 + inside * (LOGO_RADIUS / (1.2 * pixel)), 0.0, 1.0)

@@ -323,9 +323,7 @@ def paint_tube(
     slope = slope_table[knot] * np.float32(scale * frame.stretch / size)
     sides = (np.abs(cross_axis) - half) / np.sqrt(1.0 + slope * slope)
     ends = np.maximum(-t, t - 1.0) * np.float32(size)
-    surface = Surface(
-        unit(t.copy()) * np.float32(length), _ASIN[index] - np.float32(frame.offset)
-    )
+    surface = Surface(unit(t.copy()) * np.float32(length), _ASIN[index] - np.float32(frame.offset))
     coordinates = None
     if canvas.coordinates is not None and canonical is not None:
         lateral, ahead = frame.place(index)

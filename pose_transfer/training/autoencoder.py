@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from diffusers.models.autoencoders.vae import AutoencoderTinyBlock
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from ..demo.architecture import UNET
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from .labels import IdentityLabels, identity_labels
 from .world import World
@@ -60,9 +60,7 @@ class Batches:
 
     def partners(self, index: Tensor, generator: torch.Generator) -> Tensor:
         """For each sample another one of the same identity."""
-        shift = torch.randint(
-            1, self.poses, index.shape, device=self.device, generator=generator
-        )
+        shift = torch.randint(1, self.poses, index.shape, device=self.device, generator=generator)
         person = index // self.poses
         return person * self.poses + (index % self.poses + shift) % self.poses
 

@@ -2,9 +2,10 @@
 """`python -m pose_transfer.training.demo`: make the demo weights from nothing.
 
 Stages, in order: render, autoencoder, source_tower, image_tower, fusion, fusion_baseline, latents,
-first_block, diffusion, decoder, export, judge. Each leaves its state in the work folder and is skipped when it is done;
-a stopped one goes on where it was. Independent stages may run in processes of their own beside
-each other, also while `render` is still at work.
+first_block, diffusion, decoder, export, judge. Each leaves its state in the work folder and is
+skipped when it is done; a stopped one goes on where it was. Independent stages may run in processes
+of their own beside each other, also while `render` is still at work. `ablation`, on demand only,
+trains the second stage three more times for the benchmark.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..demo.architecture import EMBED_SIZE, IMAGE_SIZE
 from ..evaluation.judge import save_judge, train_judge
+from ..evaluation.models import save_variant
 from ..fpdm.preprocess import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from ..mannequin import LABELS, PATTERNS
 from . import export
 from .autoencoder import TrainableAutoencoder, autoencoder_loss
 from .batches import Batches, normalised
 from .correspondence import FirstBlockTask, TaughtAttention, teach
-from .diffusion import DemoDiffusion, DiffusionTask, compile_blocks
+from .diffusion import DemoDiffusion, DiffusionTask, Fuse, compile_blocks
 from .fusion import FusionModel, fusion_loss
 from .loop import train
 from .settings import PRESETS, DemoSettings, StageSettings
@@ -38,6 +41,7 @@ STAGES = (
     "render", "autoencoder", "source_tower", "image_tower", "fusion", "fusion_baseline", "latents",
     "first_block", "diffusion", "decoder", "export", "judge",
 )  # fmt: skip
+EXTRA_STAGES = ("ablation",)
 _CROP = (160, 128)
 """Height and width of the autoencoder's training crops."""
 _ENCODE_BATCH = 64
@@ -81,17 +85,13 @@ class DemoTraining:
 
     def _train(self, name: str, module: nn.Module, loss, stage, until: int | None = None):
         start = time.monotonic()
-        train(
-            name, module, loss, stage, self.accelerator, self.work, self.settings.seed, until
-        )
+        train(name, module, loss, stage, self.accelerator, self.work, self.settings.seed, until)
         print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
         return module
 
     def render(self) -> None:
         settings = self.settings
-        render_world(
-            self.work / "world", "train", settings.identities, settings.poses_per_identity
-        )
+        render_world(self.work / "world", "train", settings.identities, settings.poses_per_identity)
 
     def autoencoder(self) -> TrainableAutoencoder:
         module = TrainableAutoencoder().to(memory_format=torch.channels_last)
@@ -116,10 +116,10 @@ class DemoTraining:
             index = data.draw(stage.batch, generator)
             top, left = torch.rand(2, device=self.device, generator=generator).tolist()
             y, x = int(top * (256 - height + 1)), int(left * (192 - width + 1))
-            crop = (slice(y, y + height), slice(x, x + width))
-            rows = data.rows("image", index)[:, *crop]
+            crop = (slice(None), slice(y, y + height), slice(x, x + width))
+            rows = data.rows("image", index)[crop]
             pictures = rows.permute(0, 3, 1, 2).float() / 127.5 - 1.0
-            figure = (data.rows("parsing", index)[:, *crop] > 0).float()[:, None]
+            figure = (data.rows("parsing", index)[crop] > 0).float()[:, None]
             return autoencoder_loss(module, pictures, figure, generator)
 
         return self._train(name, module, loss, stage)
@@ -178,7 +178,9 @@ class DemoTraining:
         for start in range(0, data.count, _ENCODE_BATCH):
             index = torch.arange(start, min(start + _ENCODE_BATCH, data.count), device=self.device)
             with self.accelerator.autocast():
-                parts.append(autoencoder.encode(data.pictures("image", index) * 2 - 1).float().cpu())
+                parts.append(
+                    autoencoder.encode(data.pictures("image", index) * 2 - 1).float().cpu()
+                )
         latents = torch.cat(parts)
         mean, std = latents.mean(), latents.std()
         state = {"latents": ((latents - mean) / std).half(), "mean": mean, "std": std}
@@ -226,7 +228,9 @@ class DemoTraining:
         torch.save(states, path)
         return states
 
-    def diffusion_task(self, fuse=None, taught: list[TaughtAttention] | None = None):
+    def diffusion_task(
+        self, fuse: Fuse | None = None, taught: list[TaughtAttention] | None = None
+    ) -> DiffusionTask:
         """The second stage's batches; by default with the source-enhanced fusion embedding."""
         if fuse is None:
             fuse = self.fused_embedding("fusion", self.fusion())
@@ -249,29 +253,52 @@ class DemoTraining:
         if self._finished("first_block", stage.steps):
             self._load("first_block", part)
             return module
-        task = self.diffusion_task(fuse=lambda source, target: None)
+        task = self.diffusion_task(fuse=lambda source, target: source)
         self._train(
             "first_block", part, lambda m, step, g: task.first_block_loss(m, stage.batch, g), stage
         )
         return module
 
-    def fused_embedding(self, name: str, model: FusionModel):
+    def fused_embedding(self, name: str, model: FusionModel) -> Fuse:
         """(source, target) sample numbers -> fusion embeddings (B, E), from cached embeddings."""
         model = model.to(self.device).eval().requires_grad_(False)
         images, maps = self.embeddings(name, model)
         return lambda source, target: model.combiner(images[source], maps[target])
 
-    def diffusion(self, until: int | None = None) -> DemoDiffusion:
+    def diffusion(
+        self, until: int | None = None, name: str = "diffusion", fuse: Fuse | None = None
+    ) -> DemoDiffusion:
         stage = self.settings.diffusion
-        if self._finished("diffusion", stage.steps):
-            return self._load("diffusion", DemoDiffusion())
+        if self._finished(name, stage.steps):
+            return self._load(name, DemoDiffusion())
         module = self.first_block()
-        task = self.diffusion_task(taught=teach(module.fpdm.unet))
+        task = self.diffusion_task(fuse, teach(module.fpdm.unet))
         if self.settings.compile_blocks:
             compile_blocks(module.fpdm.unet)
         return self._train(
-            "diffusion", module, lambda m, step, g: task(m, stage.batch, step, g), stage, until
+            name, module, lambda m, step, g: task(m, stage.batch, step, g), stage, until
         )
+
+    def ablation(self) -> None:
+        """The paper's B3 to B5: the second stage again, with something else in the fusion slot.
+
+        Writes `variants/B*.safetensors` in the work folder, for the benchmark's `--variants`.
+        """
+        fusion, baseline = self.fusion(), self.fusion_baseline()
+        images, _ = self.embeddings("fusion", fusion.to(self.device))
+        tower = self.source_tower().tower
+        slots: dict[str, tuple[FusionModel, Fuse]] = {
+            "B3": (fusion, lambda source, target: torch.zeros_like(images[source])),
+            "B4": (fusion, lambda source, target: F.normalize(images[source], dim=-1)),
+            "B5": (baseline, self.fused_embedding("fusion_baseline", baseline)),
+        }
+        shipped = export.assemble_fpdm(self._load("diffusion", DemoDiffusion()), fusion, tower)
+        for name, (model, fuse) in slots.items():
+            diffusion = self.diffusion(name=f"diffusion-{name}", fuse=fuse)
+            variant = export.assemble_fpdm(diffusion, model, tower)
+            save_variant(
+                variant.cpu(), shipped.cpu(), self.work / "variants" / f"{name}.safetensors"
+            )
 
     def export(self) -> None:
         """Write the shipped files from whatever the diffusion stage has reached."""
@@ -357,7 +384,7 @@ def main() -> None:
         "--out", type=Path, default=Path(__file__).parent.parent / "demo" / "weights"
     )
     parser.add_argument("--preset", choices=PRESETS, default=None, help="default: by the hardware")
-    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
+    parser.add_argument("--stages", nargs="+", choices=STAGES + EXTRA_STAGES, default=STAGES)
     parser.add_argument("--diffusion-steps", type=int, help="length of the diffusion schedule")
     parser.add_argument("--until", type=int, help="stop the diffusion stage at this step")
     options = parser.parse_args()

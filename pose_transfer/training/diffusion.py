@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from ..demo.architecture import (
@@ -32,6 +32,10 @@ from .settings import DemoSettings
 
 VOCABULARY = (BEGIN, END, *sorted(TOKEN_IDS.values()))
 """CLIP tokens that have a row of their own; one more row stands for every other token."""
+
+
+Fuse = Callable[[Tensor, Tensor], Tensor]
+"""(source, target) sample numbers (B,) -> what goes into the fusion slot, (B, E)."""
 
 
 class TextEncoder(nn.Module):
@@ -99,7 +103,7 @@ class DiffusionTask:
         data: Batches,
         latents: Tensor,
         states: Callable[[Tensor], Tensor],
-        fuse: Callable[[Tensor, Tensor], Tensor],
+        fuse: Fuse,
         settings: DemoSettings,
         taught: list[TaughtAttention],
     ) -> None:
@@ -153,7 +157,7 @@ class DiffusionTask:
             pose_only = chance[0] > 1.0 - settings.drop_source
             no_fusion = chance[1] < settings.drop_fusion
             keep = torch.stack([~(none | pose_only), ~none, ~(none | pose_only | no_fusion)])
-            self._tell(step, index, many, keep)
+            self._tell(index, many, keep)
         prediction = module(noisy, t, source, pose, fusion, keep.float())
         loss = self._loss(prediction, clean, noise, t, mask)
         figures = {"text": torch.tensor(float(is_text))}
@@ -165,11 +169,11 @@ class DiffusionTask:
             taught.wanted = taught.known = taught.loss = None
         return loss, figures
 
-    def _tell(self, step: int, index: Tensor, source: Tensor, keep: Tensor) -> None:
-        """Every third FPDM step a quarter of the batch shows the attentions where to look."""
-        if not self.taught or step % 3 or not self.settings.attention_weight:
+    def _tell(self, index: Tensor, source: Tensor, keep: Tensor) -> None:
+        """Half of each FPDM batch shows the attentions where to look."""
+        if not self.taught or not self.settings.attention_weight:
             return
-        count = max(1, len(index) // 4)
+        count = max(1, len(index) // 2)
         wanted, known = wanted_attention(
             self.data.places(index[:count]), self.data.places(source[:count])
         )

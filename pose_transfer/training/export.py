@@ -70,9 +70,7 @@ def text_encoder_tensors(model: nn.Module) -> dict[str, Tensor]:
     return out
 
 
-def assemble_fpdm(
-    diffusion: DemoDiffusion, fusion: FusionModel, source_tower: nn.Module
-) -> FPDM:
+def assemble_fpdm(diffusion: DemoDiffusion, fusion: FusionModel, source_tower: nn.Module) -> FPDM:
     """The whole FPDM of the mannequin world, around the trained UNet."""
     part = diffusion.fpdm
     return FPDM(

@@ -36,7 +36,6 @@ class DemoSettings:
     first_block: StageSettings
     diffusion: StageSettings
     decoder: StageSettings
-    ablation: StageSettings
     judge_steps: int
     judge_batch: int
     latent_samples: int | None = None
@@ -48,7 +47,7 @@ class DemoSettings:
     """Share of samples that keep the pose only."""
     drop_fusion: float = 0.2
     foreground_weight: float = 2.0
-    attention_weight: float = 0.03
+    attention_weight: float = 0.05
     """Weight of the true correspondence in the diffusion stage's loss."""
     targets_per_source: int = 2
     mixed_precision: str = "bf16"
@@ -67,7 +66,6 @@ GPU = DemoSettings(
     first_block=StageSettings(3000, 128, 1e-3),
     diffusion=StageSettings(9000, 384, 8e-4, ema_decay=0.9993),
     decoder=StageSettings(1500, 128, 4e-4, clip=0.5),
-    ablation=StageSettings(600, 384, 3e-4, warm_up=50, ema_decay=0.995),
     judge_steps=2500,
     judge_batch=128,
     compile_blocks=True,
@@ -77,14 +75,15 @@ CPU = replace(
     GPU,
     identities=2000,
     early_samples=4000,
-    autoencoder=StageSettings(600, 6, 1e-3, warm_up=30, constant_until=0.4, ema_decay=0.99, clip=0.5),
+    autoencoder=StageSettings(
+        600, 6, 1e-3, warm_up=30, constant_until=0.4, ema_decay=0.99, clip=0.5
+    ),
     source_tower=StageSettings(1300, 12, 1e-3, warm_up=50, ema_decay=0.99),
     image_tower=StageSettings(700, 32, 1e-3, warm_up=50, ema_decay=0.99),
     fusion=StageSettings(350, 64, 6e-4, warm_up=30, ema_decay=0.99, weight_decay=1e-4),
-    first_block=StageSettings(800, 12, 1e-3, warm_up=50, ema_decay=0.99),
-    diffusion=StageSettings(1800, 16, 9e-4, warm_up=60, ema_decay=0.995),
+    first_block=StageSettings(500, 12, 1.2e-3, warm_up=50, ema_decay=0.99),
+    diffusion=StageSettings(1350, 16, 9e-4, warm_up=40, ema_decay=0.993),
     decoder=StageSettings(500, 6, 8e-4, warm_up=20, ema_decay=0.99, clip=0.5),
-    ablation=StageSettings(1000, 24, 3e-4, warm_up=50, ema_decay=0.995),
     latent_samples=10000,
     text_share=0.1,
     mixed_precision="no",
@@ -105,7 +104,6 @@ SMOKE = replace(
     first_block=StageSettings(3, 2, 6e-4, warm_up=1),
     diffusion=StageSettings(4, 4, 6e-4, warm_up=1),
     decoder=StageSettings(2, 2, 3e-4, warm_up=1),
-    ablation=StageSettings(2, 4, 3e-4, warm_up=1),
     latent_samples=None,
     text_share=0.5,
     judge_steps=2,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from ..demo.architecture import EMBED_SIZE, IMAGE_SIZE, IMAGE_TOWER, SOURCE_TOWER
 from ..fpdm.conv_towers import build_image_tower, build_source_tower

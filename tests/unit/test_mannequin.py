@@ -106,9 +106,9 @@ def test_face_points_are_absent_from_behind():
     for seed in range(60):
         pose = sample_pose(seed)
         turned = np.cos(pose.yaw + pose.head_yaw)
-        confidence = render_figure(sample_identity(1), pose, 256, 192).sample.pose.people[0].body[
-            nose, 2
-        ]
+        confidence = (
+            render_figure(sample_identity(1), pose, 256, 192).sample.pose.people[0].body[nose, 2]
+        )
         if turned < -0.3:
             seen_behind.append(confidence)
         elif turned > 0.3:
@@ -162,9 +162,12 @@ def test_all_patterns_occur_and_differ():
 
 def test_body_coordinates_name_the_same_place_in_two_poses():
     """Cells that lie at the same place on the body show about the same colour."""
-    person = sample_identity(next(s for s in range(99) if sample_identity(s).upper.pattern == "dots"))
+    person = sample_identity(
+        next(s for s in range(99) if sample_identity(s).upper.pattern == "dots")
+    )
     front = [s for s in range(200) if np.cos(sample_pose(s).yaw) > 0.9][:2]
     one, two = (render_figure(person, sample_pose(s), 256, 192, True) for s in front)
+    assert one.coordinates is not None and two.coordinates is not None
     mask_one = one.sample.parsing == 3
     mask_two = two.sample.parsing == 3
     places_one = one.coordinates[mask_one][::7]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Training: the loop resumes exactly, the data are right, and the stages fit together."""
 
+import itertools
 import json
 import math
 
@@ -82,7 +83,7 @@ def test_learning_rate_warms_up_then_falls():
     rates = [learning_rate(TOY, step) for step in range(40)]
     assert rates[0] == pytest.approx(0.01) and rates[5] == pytest.approx(0.05)
     assert rates[12] == pytest.approx(0.05) and rates[39] < 0.003
-    assert all(a >= b for a, b in zip(rates[12:], rates[13:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(rates[12:]))
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +136,11 @@ def test_shipped_files_load_and_predict(work):
         tokens = fpdm.source_tokens(fpdm.source_hidden(photo))
         features = fpdm.pose_features(pose.permute(0, 3, 1, 2))
         out = fpdm.predict_noise(
-            torch.randn(1, UNET["in_channels"], 32, 24), 500, tokens, features, fpdm.fuse(photo, pose)
+            torch.randn(1, UNET["in_channels"], 32, 24),
+            500,
+            tokens,
+            features,
+            fpdm.fuse(photo, pose),
         )
     assert out.shape == (1, UNET["in_channels"], 32, 24) and torch.isfinite(out).all()
     assert tokens.shape[:2] == (1, 1 + 32 * 24)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A ComfyUI server of one's own, for demos and tests."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from .errors import ServerError
+
+FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
+LOOPBACK = "127.0.0.1"
+
+
+class ComfyServer:
+    """Context manager: runs ComfyUI on a free port with a base directory of its own.
+
+    Args:
+        comfyui: folder of the ComfyUI to run.
+        base_directory: where this server keeps models, input, output, user data and custom nodes.
+        custom_nodes: packs to load, as `{name in custom_nodes: folder}`; each is linked.
+        python: the interpreter that has ComfyUI's requirements.
+        arguments: further arguments for ComfyUI.
+        start_timeout: seconds until ServerError when it does not answer.
+
+    It runs on the GPU where one is usable, else on the CPU, and is ended by its process id.
+    """
+
+    def __init__(
+        self,
+        comfyui: Path,
+        base_directory: Path,
+        custom_nodes: Mapping[str, Path],
+        python: str = sys.executable,
+        arguments: Sequence[str] = (),
+        start_timeout: float = 300.0,
+    ):
+        if not (comfyui / "main.py").is_file():
+            raise ServerError(
+                f"{comfyui} is no ComfyUI folder (it has no main.py). `make host` makes one; or "
+                "set COMFYUI_PATH."
+            )
+        self.comfyui = comfyui
+        self.base_directory = base_directory
+        self.python = python
+        self.start_timeout = start_timeout
+        self.log = base_directory / "server.log"
+        self.address = ""
+        self._custom_nodes = dict(custom_nodes)
+        self._arguments = tuple(arguments)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> ComfyServer:
+        for folder in FOLDERS:
+            (self.base_directory / folder).mkdir(parents=True, exist_ok=True)
+        for name, folder in self._custom_nodes.items():
+            link = self.base_directory / "custom_nodes" / name
+            if link.is_symlink():
+                link.unlink()
+            link.symlink_to(folder.resolve(), target_is_directory=True)
+        port = free_port()
+        self.address = f"http://{LOOPBACK}:{port}"
+        database = self.base_directory / "user" / "comfyui.db"
+        command = [self.python, "main.py", "--listen", LOOPBACK, "--port", str(port)]
+        command += ["--base-directory", str(self.base_directory.resolve())]
+        command += ["--database-url", f"sqlite:///{database.resolve()}"]
+        command += ["--disable-auto-launch", "--disable-api-nodes"]
+        if not gpu_is_usable(self.python):
+            command.append("--cpu")
+        with self.log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [*command, *self._arguments],
+                cwd=self.comfyui,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            self._wait_until_it_answers()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends the server; does nothing when it has ended."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def log_text(self) -> str:
+        """All that the server has said so far."""
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def _wait_until_it_answers(self) -> None:
+        assert self._process
+        deadline = time.monotonic() + self.start_timeout
+        while not answers(self.address):
+            if self._process.poll() is not None:
+                what = f"ended with status {self._process.returncode} while it started"
+            elif time.monotonic() > deadline:
+                what = f"did not answer within {self.start_timeout:g} s"
+            else:
+                time.sleep(0.1)
+                continue
+            tail = "\n".join(self.log_text().splitlines()[-25:])
+            raise ServerError(f"ComfyUI {what}. The end of {self.log}:\n{tail}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOOPBACK, 0))
+        return probe.getsockname()[1]
+
+
+def answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/system_stats", timeout=5) as response:
+            return response.status == 200
+    except (OSError, urllib.error.URLError, http.client.HTTPException):
+        return False
+
+
+def gpu_is_usable(python: str) -> bool:
+    """Whether torch finds a GPU; ComfyUI refuses to start without `--cpu` where it does not."""
+    if sys.platform == "darwin":
+        return True
+    if not shutil.which("nvidia-smi"):
+        return False
+    code = "import sys, torch; sys.exit(not torch.cuda.is_available())"
+    return subprocess.run([python, "-c", code], capture_output=True).returncode == 0
