@@ -178,7 +178,10 @@ class ApplyFPDM(io.ComfyNode):
             None, condition.time_offset_without_fusion, condition.time_offset_without_fusion
         )
         batch, height, width = tokens.shape[0], pose_map.shape[1], pose_map.shape[2]
-        latent = host.keep(torch.zeros(batch, 4, height // LATENT_FACTOR, width // LATENT_FACTOR))
+        channels = model.get_model_object("latent_format").latent_channels
+        latent = host.keep(
+            torch.zeros(batch, channels, height // LATENT_FACTOR, width // LATENT_FACTOR)
+        )
         return io.NodeOutput(
             patches.apply_fpdm(model, tokens, condition, fpdm.name),
             patches.conditioning(tokens, condition),

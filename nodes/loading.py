@@ -46,7 +46,9 @@ def _load_demo(base_path: Path | str, fpdm_path: Path | str, *modified: int) -> 
             base.unet,
             base.unet_config,
             prediction=SCHEDULER["prediction_type"],
-            latent_format=stock_models.LatentFormat(1.0, stock_models.preview_factors(vae)),
+            latent_format=stock_models.LatentFormat(
+                1.0, base.unet_config["in_channels"], stock_models.preview_factors(vae)
+            ),
             # Small enough to run exactly; half precision would gain nothing.
             dtypes=(torch.float32,),
         ),
@@ -71,7 +73,7 @@ def load_fpdm(path: Path) -> tuple[Any, FPDMModel, Any]:
         unet.state_dict(),
         unet.config,
         prediction=fpdm.preprocess.prediction_type,
-        latent_format=stock_models.LatentFormat(scale),
+        latent_format=stock_models.LatentFormat(scale, unet.config["in_channels"]),
     )
     stock_vae = (
         host.absent(f"{path.name} holds no autoencoder. Load Stable Diffusion's with Load VAE.")

@@ -47,9 +47,10 @@ class _Multiple(float):
 class LatentFormat(comfy.latent_formats.LatentFormat):
     """Latents that the UNet sees `scale` times as large as the VAE makes them."""
 
-    def __init__(self, scale: float, preview: Tensor | None = None) -> None:
+    def __init__(self, scale: float, channels: int, preview: Tensor | None = None) -> None:
         self.scale_factor = scale
-        if preview is not None:  # (5, 3): four latent channels and the bias -> RGB in [-1, 1]
+        self.latent_channels = channels
+        if preview is not None:  # (channels + 1, 3): the latents and the bias -> RGB in [-1, 1]
             self.latent_rgb_factors = preview[:-1].tolist()
             self.latent_rgb_factors_bias = preview[-1].tolist()
 
@@ -69,6 +70,10 @@ class _ModelConfig(comfy.supported_models_base.BASE):
         self.latent_format = latent_format
         self.prediction = prediction
         self.supported_inference_dtypes = list(dtypes)
+
+    def inpaint_model(self) -> bool:
+        # The host takes more than four channels for an in-painting model; these are latents.
+        return False
 
     def model_type(
         self, state_dict: Mapping[str, Tensor], prefix: str = ""
@@ -243,12 +248,12 @@ def build_vae(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> co
 
 
 def preview_factors(vae: comfy.sd.VAE) -> Tensor:
-    """The linear map from latents to RGB that the host draws live previews with, (5, 3).
+    """The linear map from latents to RGB that the host draws live previews with.
 
-    Fitted to how the VAE encodes eight plain colours, the corners of the RGB cube.
+    (channels + 1, 3), the last row is the bias. Fitted to how the VAE encodes 27 plain colours.
     """
-    corners = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)  # (8, 3)
-    flat = corners[:, None, None].expand(8, 64, 64, 3)
-    latents = vae.encode(flat).cpu().float().mean((2, 3))  # (8, 4)
-    with_bias = torch.cat([latents, torch.ones(8, 1)], dim=1)
-    return torch.linalg.lstsq(with_bias, corners * 2 - 1).solution
+    colours = torch.cartesian_prod(*[torch.tensor([0.0, 0.5, 1.0])] * 3)  # (27, 3)
+    flat = colours[:, None, None].expand(-1, 64, 64, 3)
+    latents = vae.encode(flat).cpu().float().mean((2, 3))  # (27, channels)
+    with_bias = torch.cat([latents, torch.ones(len(latents), 1)], dim=1)
+    return torch.linalg.lstsq(with_bias, colours * 2 - 1).solution
