@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Each target sets up what it needs. COMFYUI_PATH and PYTHON win over what would be set up.
+
+# The interpreter that runs the set-up; a version manager's shim may exist and yet refuse to run.
+BASE := $(shell for p in $$PYTHON python3.11 python3 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null && echo $$p && break; done)
+ifeq ($(BASE),)
+$(error Python 3.11 is needed and none was found: install it so that python3.11 is on the PATH)
+endif
+SET_UP := $(BASE) .ci/setup.py
+RUN := $(SET_UP) run
+
+.PHONY: help demo host lint test test-unit test-host bench-quality train-demo clean
+
+help:
+	@echo 'make demo           a person re-posed in the real ComfyUI; the picture lands in output/'
+	@echo 'make test           lint, unit, host and browser tests'
+	@echo 'make lint           ruff and pyright'
+	@echo 'make test-unit      tests that need no ComfyUI'
+	@echo 'make test-host      tests on a real ComfyUI and in a browser'
+	@echo 'make host           set up ComfyUI and its environment for development'
+	@echo 'make train-demo     train the demo models (hours on a CPU, minutes on a GPU)'
+	@echo 'make bench-quality  measure them on held-out pairs; writes docs/benchmark.md'
+	@echo 'make clean          remove caches and output of this clone'
+
+host:
+	$(SET_UP) host
+
+demo:
+	$(RUN) -m pose_transfer.client.demo
+
+lint:
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(RUN) -m pyright
+
+# Two processes: our nodes/ and the host's nodes.py share a name (see tests/conftest.py).
+test: lint
+	$(RUN) --browser -m pytest -n 2 $(ARGS)
+
+test-unit:
+	$(RUN) -m pytest tests/unit $(ARGS)
+
+test-host:
+	$(RUN) --browser -m pytest tests/host tests/browser $(ARGS)
+
+bench-quality:
+	$(RUN) -m pose_transfer.evaluation $(ARGS)
+
+train-demo:
+	$(RUN) -m pose_transfer.training.demo $(ARGS)
+
+clean:
+	rm -rf output build runs .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The demo in the real front end, as an artist meets it. Pictures land in build/screenshots."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from pose_transfer.client import ComfyServer
+
+SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PACK, TEMPLATE = "pose-transfer", "fpdm_demo"
+START_MS, RUN_MS = 60_000, 300_000
+
+# A node that the front end does not know, or that the server refused, is drawn red.
+RED_NODES = (
+    "app.graph.nodes.filter(n => n.has_errors || !LiteGraph.registered_node_types[n.type])"
+    ".map(n => n.title)"
+)
+# Save Image nodes that have nothing to show yet.
+WAITING = "app.graph.nodes.filter(n => n.type == 'SaveImage' && !app.nodeOutputs[n.id]?.images)"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = os.environ.get("CHROMIUM")
+    if not chromium:
+        pytest.fail("CHROMIUM is not set: run these tests by `make test` or `make test-host`.")
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
+    """The front end, started, without its welcome; a script error fails the test."""
+    set_setting(server, "Comfy.TutorialCompleted", True)
+    opened = browser.new_page(viewport={"width": 1600, "height": 1000}, locale="en-US")
+    errors: list[str] = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.goto(server.address)
+    opened.wait_for_function("window.app?.extensionManager && app.graph", timeout=START_MS)
+    yield opened
+    opened.close()
+    assert errors == []
+
+
+def set_setting(server: ComfyServer, name: str, value: Any) -> None:
+    request = urllib.request.Request(
+        f"{server.address}/settings/{name}",
+        data=json.dumps(value).encode(),
+        headers={"Content-Type": "application/json"},
+    )
+    urllib.request.urlopen(request).close()
+
+
+def show_our_templates(page: Page) -> None:
+    page.get_by_role("button", name="Templates").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text(PACK, exact=True).click()
+    expect(page.get_by_test_id(f"template-workflow-{TEMPLATE}")).to_be_visible(timeout=START_MS)
+
+
+def open_demo(page: Page) -> None:
+    show_our_templates(page)
+    page.get_by_test_id(f"template-workflow-{TEMPLATE}").click()
+    expect(page.get_by_role("dialog")).to_have_count(0, timeout=START_MS)
+    page.wait_for_function("app.graph.nodes.some(n => n.type.startsWith('PoseTransfer'))")
+    page.wait_for_timeout(1000)  # the check for missing models runs after the graph is there
+
+
+def keep(page: Page, name: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+
+def test_the_demo_is_in_the_template_browser(page: Page):
+    show_our_templates(page)
+    card = page.get_by_test_id(f"template-workflow-{TEMPLATE}")
+    thumbnail = card.locator(f"img[src*='{TEMPLATE}']").first  # else the host shows one of its own
+    expect(thumbnail).to_be_visible()
+    expect(thumbnail).to_have_js_property("complete", True)
+    keep(page, "templates")
+    assert thumbnail.evaluate("image => image.naturalWidth") > 0
+
+
+@pytest.fixture(params=[False, True], ids=["canvas nodes", "vue nodes"])
+def renderer(request: pytest.FixtureRequest, server: ComfyServer) -> Iterator[str]:
+    """Each of the front end's two ways to draw nodes; set before the page opens."""
+    set_setting(server, "Comfy.VueNodes.Enabled", request.param)
+    yield "vue" if request.param else "canvas"
+    set_setting(server, "Comfy.VueNodes.Enabled", False)
+
+
+def test_the_demo_opens_without_a_missing_node_or_a_red_box(renderer: str, page: Page):
+    open_demo(page)
+    keep(page, f"opened-{renderer}")
+    assert page.evaluate(RED_NODES) == []
+    expect(page.get_by_test_id("error-overlay")).to_have_count(0)
+
+
+def test_the_demo_runs_by_the_run_button_and_its_pictures_appear(page: Page, server: ComfyServer):
+    open_demo(page)
+    page.get_by_test_id("queue-button").click()
+    page.wait_for_function(
+        f"!{WAITING}.length || app.lastNodeErrors || app.lastExecutionError", timeout=RUN_MS
+    )
+    page.wait_for_timeout(1000)  # the pictures' own load
+    keep(page, "result")
+    assert page.evaluate("[app.lastNodeErrors, app.lastExecutionError]") == [None, None]
+    assert page.evaluate(RED_NODES) == []
+    expect(page.get_by_test_id("error-overlay")).to_have_count(0)
+    shown = page.evaluate("Object.values(app.nodeOutputs).flatMap(o => o.images ?? [])")
+    assert shown
+    for image in shown:
+        place = urllib.parse.urlencode(image)
+        with urllib.request.urlopen(f"{server.address}/view?{place}") as answer:
+            picture = Image.open(io.BytesIO(answer.read()))
+        assert picture.width >= 192 and picture.height >= 256
+        assert len(picture.convert("RGB").getcolors(maxcolors=2**24) or ()) > 100, "a blank picture"

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The shipped workflows: both forms say the same, fit the nodes, and run."""
+
+from __future__ import annotations
+
+import io
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pose_transfer.client import ComfyServer, load_workflow
+from pose_transfer.evaluation.metrics import colour_errors, silhouette_iou
+from pose_transfer.mannequin import render
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+CONTROLS = ("fixed", "increment", "decrement", "randomize")
+NOTES = ("Note", "MarkdownNote")
+
+
+@pytest.fixture(scope="module")
+def node_info(comfy: Any) -> dict[str, Any]:
+    return comfy.object_info()
+
+
+def widgets_of(info: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Names and options of the inputs that are widgets, in the order of the node."""
+    found = {}
+    for kind in ("required", "optional"):
+        for name, (io_type, *options) in info["input"].get(kind, {}).items():
+            if io_type in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO") or isinstance(
+                io_type, list
+            ):
+                found[name] = options[0] if options else {}
+    return found
+
+
+def as_api(ui: dict[str, Any], node_info: dict[str, Any]) -> dict[str, Any]:
+    """The API form of a workflow in the editor's form, as the front end makes it."""
+    links = {link[0]: [str(link[1]), link[2]] for link in ui["links"]}
+    api = {}
+    for node in ui["nodes"]:
+        if node["type"] in NOTES:
+            continue
+        values = list(node["widgets_values"])
+        inputs = {}
+        for name, options in widgets_of(node_info[node["type"]]).items():
+            inputs[name] = values.pop(0)
+            if options.get("control_after_generate"):
+                assert values.pop(0) in CONTROLS
+        assert not values, f"{node['title']} has more widget values than widgets: {values}"
+        inputs |= {i["name"]: links[i["link"]] for i in node["inputs"] if i["link"] is not None}
+        api[str(node["id"])] = {
+            "class_type": node["type"],
+            "inputs": inputs,
+            "_meta": {"title": node["title"]},
+        }
+    return api
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_forms_say_the_same(name: str, node_info: dict[str, Any]) -> None:
+    ui = json.loads((WORKFLOWS / f"{name}.json").read_text())
+    assert as_api(ui, node_info) == load_workflow(WORKFLOWS / "api" / f"{name}.json")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_link_fits_the_nodes(name: str, node_info: dict[str, Any]) -> None:
+    ui = json.loads((WORKFLOWS / f"{name}.json").read_text())
+    nodes = {node["id"]: node for node in ui["nodes"]}
+    for _, origin, slot, target, target_slot, _ in ui["links"]:
+        source, sink = nodes[origin], nodes[target]
+        socket = sink["inputs"][target_slot]["name"]
+        inputs = node_info[sink["type"]]["input"]
+        wanted = {**inputs.get("required", {}), **inputs.get("optional", {})}[socket][0]
+        offered = node_info[source["type"]]["output"][slot]
+        assert wanted in (offered, "*"), f"{source['title']} -> {sink['title']}.{socket}"
+        assert source["outputs"][slot]["name"] == node_info[source["type"]]["output_name"][slot]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_two_nodes_overlap_or_share_a_title(name: str) -> None:
+    nodes = json.loads((WORKFLOWS / f"{name}.json").read_text())["nodes"]
+    titles = [node["title"] for node in nodes]
+    assert len(set(titles)) == len(titles)
+    boxes = [(*node["pos"], *node["size"], node["title"]) for node in nodes]
+    for index, (x, y, w, h, title) in enumerate(boxes):
+        for x2, y2, w2, h2, title2 in boxes[index + 1 :]:
+            apart = x + w <= x2 or x2 + w2 <= x or y + h <= y2 or y2 + h2 <= y
+            assert apart, f"{title} lies over {title2}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_offered_as_a_template(name: str, server: ComfyServer) -> None:
+    with urllib.request.urlopen(f"{server.address}/workflow_templates") as answer:
+        offered = json.load(answer)
+    assert [name in names for names in offered.values()].count(True) == 1
+
+
+def test_the_demo_shows_the_person_in_the_pose(comfy: Any) -> None:
+    workflow = WORKFLOWS / "api" / "fpdm_demo.json"
+    person = load_workflow(workflow)["1"]["inputs"]
+    result = comfy.run(workflow, timeout=300)
+    (sheet,) = result.images["Save comparison"]
+    (picture,) = result.images["Save result"]
+    assert Image.open(io.BytesIO(sheet)).size[0] > 4 * 192
+    (metrics,) = result.texts["Metrics"]
+    assert metrics.startswith("result against truth: SSIM")
+
+    image = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+    source = render(person["identity"], person["source_pose"])
+    truth = render(person["identity"], person["target_pose"])
+    assert image.shape == truth.image.shape
+
+    # The pose is the target's, not the source's.
+    overlap = silhouette_iou(image, truth.image, truth.parsing > 0)
+    assert overlap > 0.75
+    assert overlap > silhouette_iou(source.image, truth.image, truth.parsing > 0) + 0.1
+
+    # Of many people in that pose, the picture is most like the source's person.
+    def unlike(other: np.ndarray) -> float:
+        figure = truth.parsing > 0
+        return float(np.abs(image.astype(float) - other)[figure].mean())
+
+    strangers = [render(seed, person["target_pose"]).image for seed in range(100, 120)]
+    assert unlike(truth.image) < min(unlike(stranger) for stranger in strangers)
+    errors = colour_errors(image, truth.image, truth.parsing, (3, 4))
+    assert errors.max() < 30
+
+
+def test_equal_seeds_give_equal_pictures_and_others_do_not(comfy: Any) -> None:
+    def run(seed: int) -> np.ndarray:
+        overrides = {"Steps": {"steps": 2}, "Noise": {"noise_seed": seed}}
+        result = comfy.run(WORKFLOWS / "api" / "fpdm_demo.json", overrides, timeout=300)
+        return np.asarray(Image.open(io.BytesIO(result.images["Save result"][0])))
+
+    first, other, again = run(5), run(6), run(5)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
