@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -95,13 +96,13 @@ def keep(page: Page, name: str) -> None:
 
 
 def test_the_demo_is_in_the_template_browser(page: Page):
-    show_our_templates(page)
-    card = page.get_by_test_id(f"template-workflow-{TEMPLATE}")
-    thumbnail = card.locator(f"img[src*='{TEMPLATE}']").first  # else the host shows one of its own
-    expect(thumbnail).to_be_visible()
-    expect(thumbnail).to_have_js_property("complete", True)
+    with page.expect_response(re.compile(rf"/{TEMPLATE}\.jpg"), timeout=START_MS) as thumbnail:
+        show_our_templates(page)
+    assert thumbnail.value.ok, "the host shows a picture of its own where ours is missing"
+    image = page.get_by_test_id(f"template-workflow-{TEMPLATE}").locator("img").first
+    expect(image).to_be_visible()
     keep(page, "templates")
-    assert thumbnail.evaluate("image => image.naturalWidth") > 0
+    assert image.evaluate("image => image.naturalWidth") > 0
 
 
 @pytest.fixture(params=[False, True], ids=["canvas nodes", "vue nodes"])
