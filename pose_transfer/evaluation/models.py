@@ -35,7 +35,13 @@ class TinyAutoencoder(nn.Module):
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         super().__init__()
         channels = (64,) * 4
-        latents = tensors["taesd_decoder.1.weight"].shape[1]
+        first = tensors.get("taesd_decoder.1.weight")
+        if first is None:
+            raise CheckpointError(
+                "The demo autoencoder is incomplete: taesd_decoder.1.weight is missing. Restore "
+                "the demo weights with git."
+            )
+        latents = first.shape[1]
         self.encoder = EncoderTiny(3, latents, (1, 3, 3, 3), channels, "relu")
         self.decoder = DecoderTiny(latents, 3, (3, 3, 3, 1), channels, 2, "relu", "nearest")
         self.scale, self.shift = (float(tensors[f"vae_{name}"]) for name in ("scale", "shift"))

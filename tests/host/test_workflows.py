@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from pose_transfer.client import ComfyServer, load_workflow
-from pose_transfer.evaluation.metrics import colour_errors, silhouette_iou
-from pose_transfer.mannequin import render
+from pose_transfer.evaluation.metrics import colour_errors, region_colours, silhouette_iou
+from pose_transfer.mannequin import Sample, render
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
@@ -122,15 +122,18 @@ def test_the_demo_shows_the_person_in_the_pose(comfy: Any) -> None:
     assert overlap > 0.75
     assert overlap > silhouette_iou(source.image, truth.image, truth.parsing > 0) + 0.1
 
-    # Of many people in that pose, the picture is most like the source's person.
-    def unlike(other: np.ndarray) -> float:
-        figure = truth.parsing > 0
-        return float(np.abs(image.astype(float) - other)[figure].mean())
+    # Of many people in that pose, the picture has the colours of the source's person: hair, face,
+    # both garments, shoes. (Pixel by pixel a stripe at the wrong place would outweigh them.)
+    regions = (1, 2, 3, 4, 7)
+    found = region_colours(image, truth.parsing, regions)
 
-    strangers = [render(seed, person["target_pose"]).image for seed in range(100, 120)]
-    assert unlike(truth.image) < min(unlike(stranger) for stranger in strangers)
-    errors = colour_errors(image, truth.image, truth.parsing, (3, 4))
-    assert errors.max() < 30
+    def unlike(other: Sample) -> float:
+        wanted = region_colours(other.image, other.parsing, regions)
+        return float(np.nanmean(np.abs(found - wanted)))
+
+    strangers = [render(seed, person["target_pose"]) for seed in range(100, 130)]
+    assert unlike(truth) < min(unlike(stranger) for stranger in strangers)
+    assert colour_errors(image, truth.image, truth.parsing, (3, 4)).max() < 30
 
 
 def test_equal_seeds_give_equal_pictures_and_others_do_not(comfy: Any) -> None:
