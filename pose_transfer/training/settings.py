@@ -82,7 +82,7 @@ CPU = replace(
     image_tower=StageSettings(700, 32, 1e-3, warm_up=50, ema_decay=0.99),
     fusion=StageSettings(350, 64, 6e-4, warm_up=30, ema_decay=0.99, weight_decay=1e-4),
     first_block=StageSettings(500, 12, 1.2e-3, warm_up=50, ema_decay=0.99),
-    diffusion=StageSettings(1000, 16, 9e-4, warm_up=40, ema_decay=0.993),
+    diffusion=StageSettings(6000, 16, 9e-4, warm_up=40, ema_decay=0.993),
     decoder=StageSettings(500, 6, 8e-4, warm_up=20, ema_decay=0.99, clip=0.5),
     latent_samples=10000,
     text_share=0.1,
