@@ -160,7 +160,7 @@ class DiffusionTask:
             self._tell(index, many, keep)
         prediction = module(noisy, t, source, pose, fusion, keep.float())
         loss = self._loss(prediction, clean, noise, t, mask)
-        figures = {"text": torch.tensor(float(is_text))}
+        figures = {"text" if is_text else "fpdm": loss.detach()}
         told = [taught for taught in self.taught if taught.wanted is not None]
         for taught in told:
             assert taught.loss is not None

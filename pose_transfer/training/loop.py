@@ -77,8 +77,8 @@ def train(
 
     The state goes to `work/<name>.pt` every two minutes and at the end, written whole before it
     replaces the last one; a run that finds it goes on from there, and a finished one returns at
-    once. The log of the stage is `work/<name>.jsonl`. `until` stops before the schedule's end.
-    Raises RuntimeError when the loss is not finite for ten steps in a row.
+    once. The log of the stage is `work/<name>.jsonl`, means over 100 steps. `until` stops before
+    the schedule's end. Raises RuntimeError when the loss is not finite for ten steps in a row.
     """
     work.mkdir(parents=True, exist_ok=True)
     checkpoint = work / f"{name}.pt"
@@ -104,6 +104,7 @@ def train(
     stop = settings.steps if until is None else min(until, settings.steps)
     saved = logged = time.monotonic()
     start_step, bad = step, 0
+    sums: dict[str, tuple[Tensor | float, int]] = {}
 
     def save() -> None:
         if accelerator.is_main_process:
@@ -137,15 +138,15 @@ def train(
                 optimizer.step()
                 average.update(module, step)
             step += 1
+            for key, figure in {"loss": value, **figures}.items():
+                total, count = sums.get(key, (0.0, 0))
+                sums[key] = total + figure.detach().float(), count + 1
             now = time.monotonic()
             if accelerator.is_main_process and (step % 100 == 0 or step == stop):
                 rate = (step - start_step) * settings.batch / (now - logged + 1e-9)
-                line = {
-                    "step": step,
-                    "loss": round(float(value.detach()), 5),
-                    "samples_per_s": round(rate, 1),
-                    **{k: round(float(v.detach()), 4) for k, v in figures.items()},
-                }
+                means = {k: round(float(total) / count, 4) for k, (total, count) in sums.items()}
+                line = {"step": step, "samples_per_s": round(rate, 1), **means}
+                sums.clear()
                 log.write(json.dumps(line) + "\n")
                 log.flush()
                 print(name, json.dumps(line), flush=True)
