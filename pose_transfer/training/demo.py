@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -275,14 +276,25 @@ class DemoTraining:
         task = self.diffusion_task(fuse, teach(module.fpdm.unet))
         if self.settings.compile_blocks:
             compile_blocks(module.fpdm.unet)
-        return self._train(
-            name, module, lambda m, step, g: task(m, stage.batch, step, g), stage, until
-        )
+
+        def train_until(step: int | None) -> DemoDiffusion:
+            return self._train(
+                name, module, lambda m, step, g: task(m, stage.batch, step, g), stage, step
+            )
+
+        branch = self.work / "diffusion-branch.pt"
+        at = round(self.settings.ablation_from * stage.steps)
+        if not branch.exists() and (until is None or until >= at) and self._step(name) <= at:
+            train_until(at)
+            shutil.copyfile(self.work / f"{name}.pt", branch)
+        return train_until(until)
 
     def ablation(self) -> None:
-        """The paper's B3 to B5: the second stage again, with something else in the fusion slot.
+        """The paper's B3 to B5: the last part of the second stage with something else in the slot.
 
-        Writes `variants/B*.safetensors` in the work folder, for the benchmark's `--variants`.
+        They leave the shipped run (B6) at `ablation_from` of its steps and keep its schedule, so
+        all four have the same number of steps behind them. Writes `variants/B*.safetensors` in the
+        work folder, for the benchmark's `--variants`.
         """
         fusion, baseline = self.fusion(), self.fusion_baseline()
         images, _ = self.embeddings("fusion", fusion.to(self.device))
@@ -294,6 +306,9 @@ class DemoTraining:
         }
         shipped = export.assemble_fpdm(self._load("diffusion", DemoDiffusion()), fusion, tower)
         for name, (model, fuse) in slots.items():
+            start = self.work / f"diffusion-{name}.pt"
+            if not start.exists():
+                shutil.copyfile(self.work / "diffusion-branch.pt", start)
             diffusion = self.diffusion(name=f"diffusion-{name}", fuse=fuse)
             variant = export.assemble_fpdm(diffusion, model, tower)
             save_variant(

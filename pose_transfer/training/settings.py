@@ -49,6 +49,8 @@ class DemoSettings:
     foreground_weight: float = 2.0
     attention_weight: float = 0.05
     """Weight of the true correspondence in the diffusion stage's loss."""
+    ablation_from: float = 0.85
+    """Share of the diffusion steps after which the ablation's variants go their own ways."""
     targets_per_source: int = 2
     mixed_precision: str = "bf16"
     compile_blocks: bool = False
