@@ -56,7 +56,7 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     def disk_full(*args: Any, **kwargs: Any) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("pose_transfer.weights.save_file", disk_full)
+    monkeypatch.setattr("pose_transfer.weights.files.save_file", disk_full)
     with pytest.raises(OSError, match="disk full"):
         write_weights(path, {"c": torch.zeros(1)}, {})
     assert_same(read_weights(path).tensors, tensors())
