@@ -22,6 +22,10 @@ class PoseError(PoseTransferError):
     """A pose that is empty, unreadable, or lacks the points that are needed."""
 
 
+class ParsingError(PoseTransferError):
+    """A parsing map that lacks the regions that are needed or does not fit its picture."""
+
+
 class MissingDependencyError(PoseTransferError):
     """An optional package is not installed; the text names what to install."""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Values that travel between the modules: poses and parsing maps. NumPy only."""
+"""Values that travel between the modules: poses, boxes, parsing maps, faces. NumPy only."""
 
 from __future__ import annotations
 
@@ -83,3 +83,77 @@ class Parsing:
                 f"Parsing.labels is {self.labels.dtype} of shape {self.labels.shape}, "
                 "expected uint8 of shape (B, H, W)."
             )
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in px: the top left corner (x, y), width and height, and a score 0..1.
+
+    It may lie partly or wholly outside of its picture. Raises ValueError for a negative size.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+    score: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (self.width >= 0 and self.height >= 0):
+            raise ValueError(f"A box is {self.width}x{self.height} px, expected at least 0x0 px.")
+
+    @property
+    def area(self) -> float:
+        """In square pixels."""
+        return self.width * self.height
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """(x, y) in px."""
+        return self.x + self.width / 2, self.y + self.height / 2
+
+    def clipped(self, width: int, height: int) -> Box:
+        """The part of it on a canvas of width x height px; of area 0 where there is none."""
+        left, right = (min(max(x, 0.0), width) for x in (self.x, self.x + self.width))
+        top, bottom = (min(max(y, 0.0), height) for y in (self.y, self.y + self.height))
+        return Box(left, top, right - left, bottom - top, self.score)
+
+    def grown(self, factor: float) -> Box:
+        """With both sides `factor` times as long, about the same centre."""
+        width, height = self.width * factor, self.height * factor
+        x, y = self.centre
+        return Box(x - width / 2, y - height / 2, width, height, self.score)
+
+
+@dataclass(frozen=True, eq=False)
+class FaceEmbedding:
+    """One face for each of B pictures, as numbers by which a person is recognised.
+
+    raw (B, 512) float32 as the encoder gives it, and `normalised` the same at length 1; boxes
+    (B, 4) float32 rows x, y, width, height in px; points (B, 5, 2) float32 rows x, y in px: the
+    eye, then nose, then mouth corner, of each pair first the one further left in an upright
+    picture (the person's right): eye, eye, nose, corner, corner. found (B,) bool; a picture
+    without a face has zeros everywhere. `encoder` names what made it: embeddings of different
+    encoders have nothing in common. Raises ValueError for other shapes.
+    """
+
+    raw: NDArray[np.float32]
+    normalised: NDArray[np.float32]
+    boxes: NDArray[np.float32]
+    points: NDArray[np.float32]
+    found: NDArray[np.bool_]
+    encoder: str
+
+    def __post_init__(self) -> None:
+        batch = len(self.found)
+        expected = {
+            "raw": (batch, 512),
+            "normalised": (batch, 512),
+            "boxes": (batch, 4),
+            "points": (batch, 5, 2),
+            "found": (batch,),
+        }
+        for name, shape in expected.items():
+            found = getattr(self, name).shape
+            if found != shape:
+                raise ValueError(f"FaceEmbedding.{name} has shape {found}, expected {shape}.")

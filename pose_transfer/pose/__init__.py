@@ -3,16 +3,24 @@
 
 from .draw import STYLES, Style, draw, require_person
 from .keypoints import read_keypoints, write_keypoints
-from .retarget import retarget
+from .overlay import overlay
+from .retarget import HANDS, POSITIONS, SCALES, Hands, Position, Scale, retarget
 from .skeleton import BODY_NAMES, COLOURS, LIMBS
 
 __all__ = [
     "BODY_NAMES",
     "COLOURS",
+    "HANDS",
     "LIMBS",
+    "POSITIONS",
+    "SCALES",
     "STYLES",
+    "Hands",
+    "Position",
+    "Scale",
     "Style",
     "draw",
+    "overlay",
     "read_keypoints",
     "require_person",
     "retarget",

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ..errors import PoseError
 from ..types import Person, Pose
-from .raster import Patch, circle, ellipses, stroke
+from .raster import Patch, circle, circles, ellipses, stroke
 from .skeleton import COLOURS, HAND_LIMBS, LIMBS
 
 Style = Literal["openpose", "dwpose", "fpdm"]
@@ -130,10 +130,10 @@ def _draw_hands_and_face(canvas: Canvas, person: Person, scale_x: float, scale_y
                 continue
             ends = int(a[0]), int(a[1]), int(b[0]), int(b[1])
             _paint(canvas, stroke(*ends, half_width, *canvas.shape[:2]), colour)
-        _draw_points(canvas, points, _pixels(4 * scale), (_HAND_POINT_COLOUR,) * len(points))
+        _draw_equal_points(canvas, points, _pixels(4 * scale), _HAND_POINT_COLOUR)
     if person.face is not None:
         points = _on_canvas(person.face, scale_x, scale_y)
-        _draw_points(canvas, points, _pixels(3 * scale), (_FACE_POINT_COLOUR,) * len(points))
+        _draw_equal_points(canvas, points, _pixels(3 * scale), _FACE_POINT_COLOUR)
 
 
 def _limb_patches(canvas: Canvas, body: Points, half_width: int) -> list[tuple[int, Patch]]:
@@ -162,6 +162,12 @@ def _draw_points(canvas: Canvas, points: Points, radius: int, colours: tuple[Col
         if point is not None:
             centre = int(point[0]), int(point[1])
             _paint(canvas, circle(*centre, radius, *canvas.shape[:2]), colour)
+
+
+def _draw_equal_points(canvas: Canvas, points: Points, radius: int, colour: Colour) -> None:
+    centres = [(int(point[0]), int(point[1])) for point in points if point is not None]
+    if centres:
+        canvas[circles(np.array(centres), radius, *canvas.shape[:2])] = colour
 
 
 def _paint(canvas: Canvas, patch: Patch | None, colour: Colour) -> None:

@@ -61,6 +61,17 @@ def circle(x: int, y: int, radius: int, height: int, width: int) -> Patch | None
     return Patch(slice(top, bottom), slice(left, right), inside)
 
 
+def circles(
+    centres: NDArray[np.int32], radius: int, height: int, width: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The pixels, as rows and columns, of filled circles around pixels (N, 2) x, y."""
+    down, right = np.nonzero(_disc(radius))
+    rows = (centres[:, 1:] + down - radius).ravel()
+    columns = (centres[:, :1] + right - radius).ravel()
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    return rows[inside], columns[inside]
+
+
 def stroke(
     x0: int, y0: int, x1: int, y1: int, half_width: float, height: int, width: int
 ) -> Patch | None:
@@ -71,9 +82,12 @@ def stroke(
     if top >= bottom or left >= right:
         return None
     dx, dy = x1 - x0, y1 - y0
-    rows, columns = np.ogrid[top - y0 : bottom - y0, left - x0 : right - x0]
-    along = np.clip((columns * dx + rows * dy) / max(dx * dx + dy * dy, 1), 0, 1)
-    inside = (columns - along * dx) ** 2 + (rows - along * dy) ** 2 <= half_width**2
+    across = np.arange(left - x0, right - x0)
+    down = np.arange(top - y0, bottom - y0)[:, None]
+    # How far along the segment its nearest point lies; np.clip does the same, at twice the time.
+    along = (across * dx + down * dy) / max(dx * dx + dy * dy, 1)
+    np.minimum(np.maximum(along, 0, out=along), 1, out=along)
+    inside = (across - along * dx) ** 2 + (down - along * dy) ** 2 <= half_width**2
     return Patch(slice(top, bottom), slice(left, right), inside)
 
 
