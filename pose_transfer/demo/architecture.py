@@ -61,7 +61,12 @@ EMBED_SIZE = (128, 96)
 COMBINER: dict[str, int] = {"embed_dim": EMBED_WIDTH, "projection_dim": 192, "hidden_dim": 256}
 SOURCE_PROJECTION: dict[str, int] = {"in": 96, "hidden": 192, "out": CONTEXT_WIDTH}
 CLASS_EMBEDDING: dict[str, int] = {"in": EMBED_WIDTH, "hidden": 192, "out": 256}
-POSE_ENCODER_BLOCKS = (8, 16, 32, 64)
+# fpdm.conv_towers.ConvPoseConfig: taught like the source tower, then frozen but for its last layer.
+POSE_ENCODER: dict[str, Any] = {
+    "widths": (16, 32, 64, 96, 128),
+    "hidden_size": 64,
+    "out_channels": UNET["block_out_channels"][0],
+}
 
 SCHEDULER: dict[str, Any] = {
     "num_train_timesteps": 1000,
@@ -71,3 +76,12 @@ SCHEDULER: dict[str, Any] = {
     "prediction_type": "v_prediction",
     "clip_sample": False,
 }
+
+# person_net.PersonNetConfig: the demo's detector and parser.
+PERSON_NET: dict[str, Any] = {"widths": (16, 32, 64, 96, 128), "labels": 8, "joints": 18}
+
+# face_net.FaceNetConfig: the demo's face encoder. As wide as ArcFace's embedding, so that what is
+# built upon the one fits the other.
+FACE_NET: dict[str, Any] = {"widths": (24, 48, 96, 160), "embedding": 512}
+FACE_SIZE = 64
+"""Height and width of the face encoder's input, pixels."""

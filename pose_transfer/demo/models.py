@@ -30,7 +30,7 @@ FPDM_WEIGHTS = WEIGHTS / "mannequin_fpdm.safetensors"
 FORMAT = "pose_transfer.mannequin"
 TOKEN_EMBEDDING = "text_model.embeddings.token_embedding.weight"
 TOKEN_IDS = "token_ids"
-_GET_AGAIN = (
+GET_AGAIN = (
     "The file comes with the pack: install the pack again, or run "
     "`git checkout -- pose_transfer/demo/weights` in its folder."
 )
@@ -53,7 +53,7 @@ class MannequinBase:
 
 def load_base(path: Path | str = BASE_WEIGHTS) -> MannequinBase:
     """Reads the base. Raises CheckpointError for a file that is missing, damaged or another."""
-    path = _existing(Path(path))
+    path = existing(Path(path))
     try:
         file = read_weights(path)
         if file.metadata.get("format") != FORMAT:
@@ -73,13 +73,13 @@ def load_base(path: Path | str = BASE_WEIGHTS) -> MannequinBase:
     except (CheckpointError, KeyError, ValueError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise CheckpointError(
-            f"The demo's base model cannot be used: {reason}. {_GET_AGAIN}"
+            f"The demo's base model cannot be used: {reason}. {GET_AGAIN}"
         ) from error
 
 
 def require_fpdm_weights(path: Path | str = FPDM_WEIGHTS) -> Path:
     """The path of FPDM's demo weights; CheckpointError where there is no such file."""
-    return _existing(Path(path))
+    return existing(Path(path))
 
 
 def load_fpdm(path: Path | str = FPDM_WEIGHTS) -> FPDM:
@@ -90,12 +90,12 @@ def load_fpdm(path: Path | str = FPDM_WEIGHTS) -> FPDM:
     try:
         return load_checkpoint(path)
     except CheckpointError as error:
-        raise CheckpointError(f"The demo's FPDM cannot be used: {error} {_GET_AGAIN}") from error
+        raise CheckpointError(f"The demo's FPDM cannot be used: {error} {GET_AGAIN}") from error
 
 
-def _existing(path: Path) -> Path:
+def existing(path: Path) -> Path:
     if not path.is_file():
-        raise CheckpointError(f"The demo weights {path} are missing. {_GET_AGAIN}")
+        raise CheckpointError(f"The demo weights {path} are missing. {GET_AGAIN}")
     return path
 
 

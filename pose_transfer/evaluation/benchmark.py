@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from .detectors import measure_detectors, update_report
 from .protocol import benchmark
 from .sampling import SamplingSettings
 
@@ -24,7 +25,15 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--source-weight", type=float, default=2.0)
     parser.add_argument("--fusion-weight", type=float, default=2.0)
+    parser.add_argument("--detector-pictures", type=int, default=300, help="for detectors; 0: none")
+    parser.add_argument(
+        "--detectors-only", action="store_true", help="measure these, keep the report's rest"
+    )
     given = parser.parse_args(arguments)
+    if given.detectors_only:
+        update_report(measure_detectors(given.detector_pictures), given.out)
+        print(f"Report: {given.out / 'benchmark.md'}")
+        return
     benchmark(
         given.pairs,
         given.out,
@@ -34,6 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         gallery=given.gallery,
         batch_size=given.batch_size,
         settings=SamplingSettings(given.steps, given.source_weight, given.fusion_weight),
+        detector_pictures=given.detector_pictures,
     )
     print(f"Report: {given.out / 'benchmark.md'}")
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from ..mannequin import pairs as mannequin_pairs
 from ..mannequin import render, split_seeds
 from ..pose import draw
+from .detectors import measure_detectors
 from .models import VARIANTS, DemoModels, Variant, load_demo_models, load_variant
 from .report import write_report
 from .results import BenchmarkResult, Method
@@ -41,6 +42,7 @@ def benchmark(
     batch_size: int = 20,
     settings: SamplingSettings | None = None,
     models: DemoModels | None = None,
+    detector_pictures: int = 0,
 ) -> BenchmarkResult:
     """Measure the demo models on held-out mannequins.
 
@@ -54,6 +56,7 @@ def benchmark(
         gallery: number of held-out targets of the retrieval task, a multiple of 4; 0 leaves it out.
         batch_size: pairs sampled at once; the pictures do not depend on it.
         models: what to measure; default: the embedded demo models.
+        detector_pictures: pictures on which the demo's detectors are measured; 0 leaves them out.
 
     Raises ValueError for fewer than one pair, CheckpointError where weights are missing.
     """
@@ -92,6 +95,7 @@ def benchmark(
         fingerprints=models.fingerprints,
         variants_given=folder is not None,
         gallery=gallery,
+        detectors=measure_detectors(detector_pictures) if detector_pictures else None,
     )
     if out is not None:
         write_report(result, Path(out))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ..mannequin import LABELS, PATTERNS
+from . import detectors
 from .figures import draw_figures
 from .metrics import RIGHT_COLOUR
 from .results import BenchmarkResult, Method
@@ -71,6 +72,7 @@ def summary(result: BenchmarkResult) -> dict[str, object]:
             name: {gallery: vars(scores) for gallery, scores in row.items()}
             for name, row in result.retrieval.items()
         },
+        **({"detectors": detectors.summary(result.detectors)} if result.detectors else {}),
     }
 
 
@@ -88,6 +90,9 @@ def command(result: BenchmarkResult) -> str:
         words.append("--variants DIR")
     if result.gallery != 1000:
         words.append(f"--gallery {result.gallery}")
+    pictures = len(result.detectors.alone.found) if result.detectors else 0
+    if pictures != 300:
+        words.append(f"--detector-pictures {pictures}")
     if result.device != "cpu":
         words.append(f"--device {result.device}")
     for option in ("steps", "source_weight", "fusion_weight"):
@@ -106,6 +111,7 @@ def markdown(result: BenchmarkResult) -> str:
         _retrieval(result),
         _details(result),
         _definitions(result),
+        detectors.section(result.detectors) if result.detectors else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
 

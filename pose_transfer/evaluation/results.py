@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .detectors import DetectorResult
 from .models import Variant
 from .retrieval import RetrievalScores
 from .sampling import SamplingSettings
@@ -39,6 +40,7 @@ class BenchmarkResult:
     fingerprints: Mapping[str, str]
     variants_given: bool
     gallery: int
+    detectors: DetectorResult | None = None
 
     def method(self, name: str) -> Method | None:
         """The method of that name, None where it was not measured."""

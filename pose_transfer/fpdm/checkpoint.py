@@ -3,7 +3,8 @@
 
 Ours keeps the released names, without their doubles, and carries a description of its networks in
 the metadata: `format` "pose_transfer.fpdm", `version`, and `config`, JSON with one object for each
-part that shapes do not describe: unet, source_tower, image_tower, vae, preprocess.
+part that shapes do not describe: unet, source_tower, image_tower, vae, preprocess, and
+pose_encoder where it is not the released kind.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from ..weights import Weights, load_into, read_weights, with_prefix, write_weights
-from . import layout, towers
+from . import conv_towers, layout, towers
 from .model import FPDM
 from .modules import ClassEmbedding, Combiner, PoseEncoder, SourceProjection
 from .preprocess import RELEASED, FPDMPreprocess
@@ -119,7 +120,9 @@ def save_checkpoint(
             state = towers.to_file_names(state)
         tensors.update({prefix + name: x if dtype is None else x.to(dtype)
                         for name, x in state.items()})  # fmt: skip
-        if part in _DESCRIBE:
+        if isinstance(module, conv_towers.ConvPoseEncoder):
+            config[part] = conv_towers.describe(module)
+        elif part in _DESCRIBE:
             config[part] = _DESCRIBE[part](module)
     metadata = {"format": FORMAT, "version": VERSION, "config": json.dumps(config, sort_keys=True)}
     write_weights(path, tensors, metadata)
@@ -192,6 +195,8 @@ def _complete(
         for part, guess in guesses.items()
         if parts[part]
     }
+    if "pose_encoder" in description:
+        complete["pose_encoder"] = description["pose_encoder"]
     preprocess = dict(description.get("preprocess", asdict(RELEASED)))
     if "image_tower" in complete and "preprocess" not in description:
         preprocess["embed_size"] = [complete["image_tower"]["image_size"]] * 2
@@ -229,7 +234,11 @@ def _build(
 # How each part is made from its description and, for FPDM's own networks, from its tensors.
 _BUILD: dict[str, Callable[[dict[str, Any], dict[str, Tensor]], nn.Module]] = {
     "source_projection": lambda _, x: SourceProjection(*layout.two_layer_sizes(x)),
-    "pose_encoder": lambda _, x: PoseEncoder(*layout.pose_encoder_sizes(x)),
+    "pose_encoder": lambda config, x: (
+        conv_towers.build_pose_encoder(config)
+        if config
+        else PoseEncoder(*layout.pose_encoder_sizes(x))
+    ),
     "class_embedding": lambda _, x: ClassEmbedding(*layout.two_layer_sizes(x)),
     "combiner": lambda _, x: Combiner(*layout.combiner_sizes(x)),
     "unet": lambda config, _: UNet2DConditionModel.from_config(

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Convolutional stand-ins for FPDM's two image towers.
+"""Convolutional stand-ins for FPDM's two image towers and its pose encoder.
 
 DINOv2 and CLIP come out of hundreds of millions of pictures; a transformer of that kind learns
 little from a few thousand. These towers have the interface that FPDM uses (`last_hidden_state`,
-`image_embeds`, `config`, `device`, `dtype`) and learn on a CPU.
+`image_embeds`, `config`, `device`, `dtype`) and learn on a CPU. The released pose encoder sees 47
+pixels around a cell and leaves the rest to Stable Diffusion's UNet; a small UNet needs one that
+knows the whole pose.
 """
 
 from __future__ import annotations
@@ -35,6 +37,15 @@ class ConvImageConfig:
     widths: tuple[int, ...]
     projection_dim: int
     cells: int
+
+
+@dataclass(frozen=True)
+class ConvPoseConfig:
+    """`widths` and `hidden_size` as in `ConvSourceConfig`; `out_channels` of the features."""
+
+    widths: tuple[int, ...]
+    hidden_size: int
+    out_channels: int
 
 
 @dataclass
@@ -132,11 +143,38 @@ class ConvImageTower(_Tower):
         return TowerOutput(image_embeds=self.projection(flat))
 
 
+class ConvPoseEncoder(_Tower):
+    """Drawn pose (B, 3, H, W) in [0, 1] -> features (B, C0, H/8, W/8), at first all zero.
+
+    Takes the place of `PoseEncoder`; H and W are multiples of 8.
+    """
+
+    def __init__(self, config: ConvPoseConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tower = ConvSourceTower(ConvSourceConfig(config.widths, config.hidden_size))
+        self.conv_out = nn.Conv2d(config.hidden_size, config.out_channels, 1)
+        nn.init.zeros_(self.conv_out.weight)
+        assert self.conv_out.bias is not None
+        nn.init.zeros_(self.conv_out.bias)
+
+    def states(self, pose_map: Tensor) -> Tensor:
+        """What the tower makes of each cell: (B, hidden_size, H/8, W/8)."""
+        height, width = pose_map.shape[-2:]
+        padded = F.pad(pose_map, (0, -width % 32, 0, -height % 32))
+        cells = self.tower(padded).last_hidden_state[:, 1:]
+        grid = cells.mT.unflatten(-1, (padded.shape[-2] // 8, padded.shape[-1] // 8))
+        return grid[..., : height // 8, : width // 8]
+
+    def forward(self, pose_map: Tensor) -> Tensor:
+        return self.conv_out(self.states(pose_map))
+
+
 def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-def describe(tower: ConvSourceTower | ConvImageTower) -> dict[str, Any]:
+def describe(tower: ConvSourceTower | ConvImageTower | ConvPoseEncoder) -> dict[str, Any]:
     """The description that `build_*` needs to build the same tower."""
     return {"kind": KIND, **asdict(tower.config)}
 
@@ -144,6 +182,13 @@ def describe(tower: ConvSourceTower | ConvImageTower) -> dict[str, Any]:
 def build_source_tower(config: Mapping[str, Any]) -> ConvSourceTower:
     """A source tower with random weights from its description."""
     return ConvSourceTower(ConvSourceConfig(tuple(config["widths"]), config["hidden_size"])).eval()
+
+
+def build_pose_encoder(config: Mapping[str, Any]) -> ConvPoseEncoder:
+    """A pose encoder with random weights from its description."""
+    return ConvPoseEncoder(
+        ConvPoseConfig(tuple(config["widths"]), config["hidden_size"], config["out_channels"])
+    ).eval()
 
 
 def build_image_tower(config: Mapping[str, Any]) -> ConvImageTower:

@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from .conv_towers import ConvPoseEncoder
 from .guidance import cumulative_guidance
 from .modules import ClassEmbedding, Combiner, PoseEncoder, SourceProjection
 from .preprocess import FPDMPreprocess
@@ -41,7 +42,7 @@ class FPDM(nn.Module):
     def __init__(
         self,
         source_projection: SourceProjection,
-        pose_encoder: PoseEncoder,
+        pose_encoder: PoseEncoder | ConvPoseEncoder,
         class_embedding: ClassEmbedding,
         combiner: Combiner | None = None,
         unet: UNet2DConditionModel | None = None,

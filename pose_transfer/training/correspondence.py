@@ -67,8 +67,7 @@ class TaughtAttention:
         value = heads(attn.to_v(encoder_hidden_states))
         out = F.scaled_dot_product_attention(query, key, value)
         if self.wanted is not None and self.known is not None:
-            count = len(self.wanted)
-            logits = query[:count, 0] @ key[:count, 0, 1:].mT * attn.scale
+            logits = query[:, 0] @ key[:, 0, 1:].mT * attn.scale
             entropy = -(self.wanted * torch.log_softmax(logits.float(), dim=-1)).sum(-1)
             self.loss = (entropy * self.known).sum() / self.known.sum().clamp_min(1)
         out = attn.to_out[0](out.transpose(1, 2).flatten(2))
@@ -114,7 +113,7 @@ class FirstBlockTask(nn.Module):
         self, noisy: Tensor, source: Tensor, pose: Tensor, wanted: Tensor, known: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Predicted clean latents, parsing logits with places, and the attention's loss."""
-        features = self.pose_encoder(pose)
+        features = self.pose_encoder.conv_out(pose)
         tokens = self.source_projection(source)
         x = self.resnet(self.conv_in(noisy) + features, self.time.expand(len(noisy), -1))
         taught = self._taught[0]

@@ -17,14 +17,16 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from ..demo.architecture import (
     CLASS_EMBEDDING,
-    POSE_ENCODER_BLOCKS,
+    POSE_ENCODER,
     SCHEDULER,
     SOURCE_PROJECTION,
     TEXT_ENCODER,
     UNET,
 )
 from ..fpdm import FPDM
-from ..fpdm.modules import ClassEmbedding, PoseEncoder, SourceProjection
+from ..fpdm.conv_towers import build_pose_encoder
+from ..fpdm.modules import ClassEmbedding, SourceProjection
+from ..mannequin import LABELS
 from ..mannequin.vocabulary import BEGIN, END, TOKEN_IDS
 from .batches import Batches
 from .correspondence import FirstBlockTask, TaughtAttention, wanted_attention
@@ -32,6 +34,8 @@ from .settings import DemoSettings
 
 VOCABULARY = (BEGIN, END, *sorted(TOKEN_IDS.values()))
 """CLIP tokens that have a row of their own; one more row stands for every other token."""
+
+_FACE = LABELS.index("face")
 
 
 Fuse = Callable[[Tensor, Tensor], Tensor]
@@ -63,7 +67,7 @@ class DemoDiffusion(nn.Module):
         super().__init__()
         self.fpdm = FPDM(
             SourceProjection(*SOURCE_PROJECTION.values(), dropout=0.0),
-            PoseEncoder(UNET["block_out_channels"][0], POSE_ENCODER_BLOCKS),
+            build_pose_encoder(POSE_ENCODER),
             ClassEmbedding(*CLASS_EMBEDDING.values(), dropout=0.0),
             unet=UNet2DConditionModel(**UNET, class_embed_type="identity"),
         )
@@ -72,15 +76,16 @@ class DemoDiffusion(nn.Module):
     def forward(
         self, latents: Tensor, t: Tensor, source: Tensor, pose: Tensor, fusion: Tensor, keep: Tensor
     ) -> Tensor:
-        """Prediction for noisy latents. `source` is the source tower's states or CLIP tokens.
+        """Prediction for noisy latents.
 
+        `source` is the source tower's states or CLIP tokens, `pose` the pose encoder's states;
         `keep` (3, B): which samples keep source, pose and fusion embedding.
         """
         if source.dtype == torch.int64:
             context = self.text(source)
         else:
             context = self.fpdm.source_tokens(source) * keep[0].view(-1, 1, 1)
-        features = self.fpdm.pose_features(pose) * keep[1].view(-1, 1, 1, 1)
+        features = self.fpdm.pose_encoder.conv_out(pose) * keep[1].view(-1, 1, 1, 1)
         return self.fpdm.predict_noise(latents, t, context, features, fusion * keep[2].view(-1, 1))
 
 
@@ -94,8 +99,9 @@ class DiffusionTask:
     """Batches and loss of the second stage.
 
     `latents` (N, C, 32, 24): the world's pictures, encoded; `states(index)`: the source tower's
-    states of samples; `fuse(source, target)`: the frozen first stage's embedding for two batches
-    of sample numbers; `taught`: the UNet's attentions that learn the true correspondence.
+    states of samples; `poses(index)`: the pose encoder's states of their pose maps;
+    `fuse(source, target)`: the frozen first stage's embedding for two batches of sample numbers;
+    `taught`: the UNet's attentions that learn the true correspondence.
     """
 
     def __init__(
@@ -103,6 +109,7 @@ class DiffusionTask:
         data: Batches,
         latents: Tensor,
         states: Callable[[Tensor], Tensor],
+        poses: Callable[[Tensor], Tensor],
         fuse: Fuse,
         settings: DemoSettings,
         taught: list[TaughtAttention],
@@ -110,17 +117,17 @@ class DiffusionTask:
         self.data = data
         self.latents = latents
         self.states = states
+        self.poses = poses
         self.fuse = fuse
         self.settings = settings
         self.taught = taught
         alphas = DDPMScheduler(**SCHEDULER).alphas_cumprod.to(data.device)
         self.signal, self.noise = alphas.sqrt(), (1 - alphas).sqrt()
 
-    def _loss(self, prediction: Tensor, clean: Tensor, noise: Tensor, t: Tensor, mask: Tensor):
-        """v-prediction, with the figure weighing more than the flat background."""
+    def _loss(self, prediction: Tensor, clean: Tensor, noise: Tensor, t: Tensor, weight: Tensor):
+        """v-prediction, each cell with its weight (B, 1, h, w)."""
         a, s = self.signal[t].view(-1, 1, 1, 1), self.noise[t].view(-1, 1, 1, 1)
         wanted = a * noise - s * clean
-        weight = 1.0 + self.settings.foreground_weight * mask
         error = (prediction.float() - wanted).square() * weight
         return error.mean() / weight.mean()
 
@@ -139,9 +146,8 @@ class DiffusionTask:
         noise = torch.randn(clean.shape, device=device, generator=generator)
         a, s = self.signal[t].view(-1, 1, 1, 1), self.noise[t].view(-1, 1, 1, 1)
         noisy = a * clean + s * noise
-        labels = self.data.rows("parsing", index)
-        mask = F.adaptive_avg_pool2d((labels > 0).float()[:, None], clean.shape[-2:])
-        pose = self.data.pictures("pose_map", index)
+        weight = self._cell_weights(index)
+        pose = self.poses(index)
         chance = torch.rand((2, len(index)), device=device, generator=generator)
         if is_text:
             tokens = self.data.labels.tokens[self.data.identities(index)].clone()
@@ -159,7 +165,7 @@ class DiffusionTask:
             keep = torch.stack([~(none | pose_only), ~none, ~(none | pose_only | no_fusion)])
             self._tell(index, many, keep)
         prediction = module(noisy, t, source, pose, fusion, keep.float())
-        loss = self._loss(prediction, clean, noise, t, mask)
+        loss = self._loss(prediction, clean, noise, t, weight)
         figures = {"text" if is_text else "fpdm": loss.detach()}
         told = [taught for taught in self.taught if taught.wanted is not None]
         for taught in told:
@@ -169,16 +175,20 @@ class DiffusionTask:
             taught.wanted = taught.known = taught.loss = None
         return loss, figures
 
+    def _cell_weights(self, index: Tensor) -> Tensor:
+        """(B, 1, h, w): the figure counts more than the flat background, its small face most."""
+        labels = self.data.rows("parsing", index)[:, None]
+        weight = (labels > 0) * self.settings.foreground_weight
+        weight = weight + (labels == _FACE) * self.settings.face_weight
+        return 1.0 + F.adaptive_avg_pool2d(weight, self.latents.shape[-2:])
+
     def _tell(self, index: Tensor, source: Tensor, keep: Tensor) -> None:
-        """Half of each FPDM batch shows the attentions where to look."""
+        """Show the attentions where to look."""
         if not self.taught or not self.settings.attention_weight:
             return
-        count = max(1, len(index) // 2)
-        wanted, known = wanted_attention(
-            self.data.places(index[:count]), self.data.places(source[:count])
-        )
+        wanted, known = wanted_attention(self.data.places(index), self.data.places(source))
         # Without a source or a pose there is nothing to find.
-        known = known & keep[0, :count, None].bool() & keep[1, :count, None].bool()
+        known = known & keep[0, :, None].bool() & keep[1, :, None].bool()
         for taught in self.taught:
             taught.wanted, taught.known = wanted, known
 
@@ -198,7 +208,7 @@ class DiffusionTask:
         with torch.no_grad():
             states = self.states(source_index)
         guessed, stance, attention = module(
-            a * clean + s * noise, states, self.data.pictures("pose_map", index), wanted, known
+            a * clean + s * noise, states, self.poses(index), wanted, known
         )
         labels = self.data.cell_labels(index)
         figure = (labels > 0).float()[:, None]

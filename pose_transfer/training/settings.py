@@ -32,12 +32,15 @@ class DemoSettings:
     autoencoder: StageSettings
     source_tower: StageSettings
     image_tower: StageSettings
+    pose_tower: StageSettings
     fusion: StageSettings
     first_block: StageSettings
     diffusion: StageSettings
     decoder: StageSettings
     judge_steps: int
     judge_batch: int
+    person: StageSettings
+    face: StageSettings
     latent_samples: int | None = None
     """Samples that the second stage uses, from the first on; all where None."""
     text_share: float = 0.15
@@ -47,7 +50,9 @@ class DemoSettings:
     """Share of samples that keep the pose only."""
     drop_fusion: float = 0.2
     foreground_weight: float = 2.0
-    attention_weight: float = 0.05
+    face_weight: float = 4.0
+    """Added to the foreground's weight where the face is: it is small and looked at first."""
+    attention_weight: float = 0.2
     """Weight of the true correspondence in the diffusion stage's loss."""
     ablation_from: float = 0.85
     """Share of the diffusion steps after which the ablation's variants go their own ways."""
@@ -64,12 +69,15 @@ GPU = DemoSettings(
     autoencoder=StageSettings(4500, 128, 6e-4, clip=0.5),
     source_tower=StageSettings(3500, 256, 8e-4),
     image_tower=StageSettings(2500, 384, 8e-4),
+    pose_tower=StageSettings(3000, 256, 8e-4),
     fusion=StageSettings(1500, 768, 3e-4, weight_decay=1e-4),
     first_block=StageSettings(3000, 128, 1e-3),
     diffusion=StageSettings(9000, 384, 8e-4, ema_decay=0.9993),
     decoder=StageSettings(1500, 128, 4e-4, clip=0.5),
     judge_steps=2500,
     judge_batch=128,
+    person=StageSettings(6000, 64, 2e-3),
+    face=StageSettings(4000, 256, 2e-3),
     compile_blocks=True,
 )
 
@@ -82,6 +90,7 @@ CPU = replace(
     ),
     source_tower=StageSettings(1300, 12, 1e-3, warm_up=50, ema_decay=0.99),
     image_tower=StageSettings(700, 32, 1e-3, warm_up=50, ema_decay=0.99),
+    pose_tower=StageSettings(1200, 12, 1.2e-3, warm_up=50, ema_decay=0.99),
     fusion=StageSettings(350, 64, 6e-4, warm_up=30, ema_decay=0.99, weight_decay=1e-4),
     first_block=StageSettings(500, 12, 1.2e-3, warm_up=50, ema_decay=0.99),
     diffusion=StageSettings(6000, 16, 9e-4, warm_up=40, ema_decay=0.993),
@@ -91,6 +100,8 @@ CPU = replace(
     mixed_precision="no",
     judge_steps=700,
     judge_batch=16,
+    person=StageSettings(4000, 8, 2e-3, warm_up=60, constant_until=0.6, ema_decay=0.995),
+    face=StageSettings(1400, 48, 2e-3, warm_up=60, ema_decay=0.99),
     compile_blocks=False,
 )
 
@@ -102,6 +113,7 @@ SMOKE = replace(
     autoencoder=StageSettings(3, 2, 6e-4, warm_up=1),
     source_tower=StageSettings(3, 2, 6e-4, warm_up=1),
     image_tower=StageSettings(3, 2, 6e-4, warm_up=1),
+    pose_tower=StageSettings(3, 2, 6e-4, warm_up=1),
     fusion=StageSettings(3, 4, 2e-4, warm_up=1),
     first_block=StageSettings(3, 2, 6e-4, warm_up=1),
     diffusion=StageSettings(4, 4, 6e-4, warm_up=1),
@@ -110,6 +122,8 @@ SMOKE = replace(
     text_share=0.5,
     judge_steps=2,
     judge_batch=4,
+    person=StageSettings(2, 3, 1e-3, warm_up=1),
+    face=StageSettings(2, 4, 1e-3, warm_up=1),
 )
 
 PRESETS = {"gpu": GPU, "cpu": CPU, "smoke": SMOKE}

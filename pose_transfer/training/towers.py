@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The demo's image towers, taught with the labels that the renderer knows.
+"""The demo's towers for pictures and poses, taught with the labels that the renderer knows.
 
 FPDM leans on frozen DINOv2 and CLIP towers that saw hundreds of millions of pictures. In the
 mannequin world their part is played by small convolutional towers that learn, per cell, what is
@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..demo.architecture import EMBED_SIZE, IMAGE_SIZE, IMAGE_TOWER, SOURCE_TOWER
-from ..fpdm.conv_towers import build_image_tower, build_source_tower
+from ..demo.architecture import EMBED_SIZE, IMAGE_SIZE, IMAGE_TOWER, POSE_ENCODER, SOURCE_TOWER
+from ..fpdm.conv_towers import build_image_tower, build_pose_encoder, build_source_tower
 from ..fpdm.preprocess import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from ..mannequin import LABELS
 from .batches import Batches, normalised
@@ -61,6 +61,21 @@ class ImageTowerTask(nn.Module):
     def forward(self, photos: Tensor, maps: Tensor):
         embeds = self.tower(torch.cat([photos, maps])).image_embeds
         return self.person(embeds[: len(photos)]), self.stance(embeds)
+
+
+class PoseTowerTask(nn.Module):
+    """The pose encoder with heads for what each cell of the figure in that pose shows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoder = build_pose_encoder(POSE_ENCODER)
+        width = POSE_ENCODER["hidden_size"]
+        self.parsing = nn.Conv2d(width, len(LABELS), 1)
+        self.places = nn.Conv2d(width, 3, 1)
+
+    def forward(self, pose_map: Tensor) -> tuple[Tensor, Tensor]:
+        states = self.encoder.states(pose_map)
+        return self.parsing(states), self.places(states)
 
 
 class _PersonHead(nn.Module):
@@ -118,6 +133,23 @@ def source_tower_loss(
         "place": place_loss,
         "colour": colour_loss,
         "patterns": right,
+    }
+
+
+def pose_tower_loss(
+    module: nn.Module, data: Batches, batch: int, generator: torch.Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """One batch of the pose encoder's task."""
+    index = data.draw(batch, generator)
+    parsing, places = module(data.pictures("pose_map", index))
+    labels = data.cell_labels(index)
+    figure = (labels > 0).float()[:, None]
+    parsing_loss = F.cross_entropy(parsing.float(), labels)
+    error = (places.float() - data.places(index)).abs()
+    place_loss = (error * figure).sum() / (3 * figure.sum() + 1)
+    return parsing_loss + 10.0 * place_loss, {
+        "parsing": (parsing.argmax(1) == labels).float().mean(),
+        "place": place_loss,
     }
 
 

@@ -11,18 +11,25 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from pose_transfer.demo.architecture import UNET
+from pose_transfer.demo.architecture import FACE_SIZE, UNET
+from pose_transfer.demo.faces import Head, load_face_network
 from pose_transfer.demo.models import load_base
+from pose_transfer.demo.network_files import FACE_FILE, PERSON_FILE
+from pose_transfer.demo.people import load_person_network
 from pose_transfer.evaluation.models import TinyAutoencoder
 from pose_transfer.fpdm import load_checkpoint
-from pose_transfer.mannequin import render
+from pose_transfer.mannequin import LABELS, render, sample_identity, sample_pose
 from pose_transfer.pose import draw
 from pose_transfer.training import demo, export
 from pose_transfer.training.autoencoder import TrainableAutoencoder
+from pose_transfer.training.batches import Batches
 from pose_transfer.training.correspondence import wanted_attention
+from pose_transfer.training.faces import draw_crops, face_geometry, visible_faces
 from pose_transfer.training.loop import learning_rate, train
+from pose_transfer.training.scenes import OUTSIDE, draw_scenes
 from pose_transfer.training.settings import SMOKE, StageSettings
 from pose_transfer.training.world import render_world
+from pose_transfer.types import Box
 
 TOY = StageSettings(steps=40, batch=8, learning_rate=0.05, warm_up=5, ema_decay=0.9)
 
@@ -146,10 +153,84 @@ def test_shipped_files_load_and_predict(work):
     assert tokens.shape[:2] == (1, 1 + 32 * 24)
 
 
+def test_detector_files_load_and_run(work):
+    people = load_person_network(work / "out" / PERSON_FILE)
+    faces = load_face_network(work / "out" / FACE_FILE)
+    sample = render(9, 9)
+    everywhere = [Box(0, 0, 192, 256)]
+    assert people.labels(sample.image, everywhere).shape == (256, 192)
+    assert all(box.area > 0 for box in people.find(sample.image))
+    head, points, embedding = faces.read(sample.image, Head(96.0, 40.0, 24.0))
+    assert head.half_height > 0 and points.shape == (5, 2) and embedding.shape == (512,)
+
+
+def test_scenes_keep_joints_labels_and_places_together(work):
+    world = training_world(work)
+    data = Batches(world, world.size, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(4)
+    on_figure, sides = [], []
+    for _ in range(6):
+        scenes = draw_scenes(data, 8, generator)
+        assert scenes.pixels.min() >= 0 and scenes.pixels.max() <= 1
+        assert scenes.labels[scenes.labels != OUTSIDE].max() < 8
+        for row in scenes.focused.nonzero()[:, 0].tolist():
+            alone = scenes.shown[row].sum() == 1
+            for joint, (x, y, present) in enumerate(scenes.joints[row].tolist()):
+                if not present or not alone:
+                    continue
+                near = scenes.labels[row, max(int(y) - 1, 0) : int(y) + 2,
+                                     max(int(x) - 1, 0) : int(x) + 2]  # fmt: skip
+                on_figure.append(bool(((near > 0) & (near != OUTSIDE)).any()))
+                cell = row, slice(None), int(y) // 8, int(x) // 8
+                if joint in (4, 7) and scenes.labels[row, int(y), int(x)] == LABELS.index("arms"):
+                    # A wrist's place on the body: x is positive on the person's left (joint 7).
+                    place = scenes.places[cell][0]
+                    sides.append(float(place) * (1 if joint == 7 else -1) > 0)
+    # Where an arm crosses the body, its cell may show the other one or the trunk.
+    assert len(on_figure) > 200 and np.mean(on_figure) > 0.97
+    assert len(sides) > 10 and np.mean(sides) > 0.8
+
+
+def test_face_points_lie_where_the_renderer_paints_the_face():
+    """The corners' middle has the lips' colour, and lies off the rest of the face."""
+    found = 0
+    for pose in range(9, 400, 10):
+        identity = sample_identity(9)
+        face = face_geometry(identity, sample_pose(pose), 512, 384)
+        if face.eyes < 2 or identity.face.beard:
+            continue
+        picture = render(9, pose, 512, 384).image.astype(float)
+        x, y = face.points[3:].mean(0)
+        lips = picture[int(y), int(x)]
+        off_lips, off_skin = (
+            np.abs(lips / lips.sum() - np.divide(colour, sum(colour))).max()
+            for colour in (identity.face.lip_colour, identity.skin)
+        )
+        assert off_lips < off_skin
+        assert face.points[3, 0] < face.points[4, 0]
+        found += 1
+    assert found >= 5
+
+
+def test_crops_keep_their_points(work):
+    world = training_world(work)
+    data = Batches(world, world.size, torch.device("cpu"))
+    faces = visible_faces(world, world.size, data.device)
+    assert 3 <= len(faces.samples) <= world.size
+    row = torch.zeros(6, dtype=torch.long)
+    crops, heads, points = draw_crops(data, faces, row, torch.Generator().manual_seed(0))
+    assert crops.shape == (6, 3, FACE_SIZE, FACE_SIZE)
+    # Crops of one face differ by a similarity: the shape that its points make stays the same.
+    spread = (points - heads[:, None, :2]).norm(dim=2) / heads[:, 2:]
+    assert torch.allclose(spread, spread[:1].expand_as(spread), atol=1e-4)
+    assert heads.std(0).min() > 0.005
+
+
 def test_provenance_names_the_file_and_its_checksum(work):
     import hashlib
 
-    for name in (export.BASE_FILE, export.FPDM_FILE, "mannequin_judge.safetensors"):
+    for name in (export.BASE_FILE, export.FPDM_FILE, "mannequin_judge.safetensors",
+                 PERSON_FILE, FACE_FILE):  # fmt: skip
         path = work / "out" / name
         record = json.loads(path.with_suffix(".json").read_text())
         assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Mannequins in a picture: where they are, how they stand, what each pixel of them is.
+
+The person network sees the whole picture once or twice, reduced, and says where people are; then it
+sees a window around each of them at its own scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from ..types import Box, Person
+from .architecture import IMAGE_SIZE
+from .network_files import load_state, read_network
+from .person_net import (
+    BOX_UNIT,
+    CENTRE_STRIDE,
+    MULTIPLE,
+    PersonMaps,
+    PersonNet,
+    build_person_net,
+    joint_places,
+)
+from .windows import Window, as_pixels
+
+Picture = NDArray[np.uint8]
+
+_LONG_SIDES = (256, 512)
+"""Longer side of the reduced whole pictures; the second only where the picture has so much."""
+_SMALL, _LARGE = 0.16, 0.62
+"""Share of the longer side below which only the second look counts, and above which the first."""
+_SCORE = 0.3
+"""Least score of a person."""
+_OVERLAP = 0.55
+"""Boxes that share more than this are of one person."""
+_PRESENT = 0.5
+_FEWEST_JOINTS = 3
+_MARGIN = 1.15
+_SNAP = 1.16
+_AT_ONCE = 8
+"""Windows in one pass."""
+
+
+@dataclass(frozen=True, eq=False)
+class PersonNetwork:
+    """The person network with all that turns its maps into people."""
+
+    net: PersonNet
+
+    @torch.no_grad()
+    def find(self, picture: Picture) -> list[Box]:
+        """Boxes around the people in (H, W, 3), the likeliest first; the score is 0..1.
+
+        People less than a tenth of the longer side in height are missed.
+        """
+        long_side = max(picture.shape[:2])
+        found: list[Box] = []
+        for size in _LONG_SIDES[: 1 if long_side <= 1.25 * _LONG_SIDES[0] else 2]:
+            low = 0.0 if size == _LONG_SIDES[-1] or long_side <= 1.25 * size else _SMALL
+            high = 10.0 if size == _LONG_SIDES[0] else _LARGE
+            found += [
+                box
+                for box in self._look(picture, size / long_side)
+                if low * long_side <= max(box.width, box.height) <= high * long_side
+            ]
+        return _distinct(found)
+
+    def _look(self, picture: Picture, scale: float) -> list[Box]:
+        height, width = picture.shape[:2]
+        rows, columns = (-(-round(n * scale) // MULTIPLE) * MULTIPLE for n in (height, width))
+        window = Window(0.0, 0.0, scale, rows, columns)
+        maps: PersonMaps = self.net(as_pixels(window.cut(picture)[None]))
+        score = maps.centre[0].sigmoid()
+        peaks = score == F.max_pool2d(score[None], 3, stride=1, padding=1)[0]
+        boxes = []
+        for row, column in ((score > _SCORE) & peaks).nonzero().tolist():
+            x, y = (column + 0.5) * CENTRE_STRIDE, (row + 0.5) * CENTRE_STRIDE
+            left, top, right, bottom = (maps.box[0, :, row, column] * BOX_UNIT).tolist()
+            box = Box(
+                (x - left) / scale, (y - top) / scale, (left + right) / scale,
+                (top + bottom) / scale, float(score[row, column]),
+            )  # fmt: skip
+            box = box.clipped(width, height)
+            if box.area > 0:
+                boxes.append(box)
+        return boxes
+
+    def people(self, picture: Picture, boxes: Sequence[Box]) -> list[tuple[Person, Box]]:
+        """The person in each of `boxes`, if there is one."""
+        height, width = picture.shape[:2]
+        out = []
+        for box, window, maps in self._windows(picture, boxes):
+            places, presence = joint_places(maps.heat, maps.present)
+            points = window.to_picture(places[0].numpy())
+            share = presence[0].numpy()
+            inside = (points >= 0).all(1) & (points[:, 0] <= width) & (points[:, 1] <= height)
+            here = (share >= _PRESENT) & inside
+            if here.sum() >= _FEWEST_JOINTS:
+                body = np.concatenate([points, share[:, None]], axis=1)
+                out.append((Person(body=np.where(here[:, None], body, 0.0)), box))
+        return out
+
+    def labels(self, picture: Picture, boxes: Sequence[Box]) -> NDArray[np.uint8]:
+        """What each pixel of (H, W, 3) shows, (H, W) uint8; background outside of all windows.
+
+        Where windows overlap, the one whose middle is nearer decides.
+        """
+        height, width = picture.shape[:2]
+        labels = np.zeros((height, width), np.uint8)
+        nearest = np.full((height, width), np.inf, np.float32)
+        for _, window, maps in self._windows(picture, boxes):
+            rows, columns = window.pixels(height, width)
+            here = window.on_pixels(maps.parsing[0], rows, columns).argmax(0).byte().numpy()
+            y = (np.arange(rows.start, rows.stop) - window.top) * window.scale / window.rows
+            x = (np.arange(columns.start, columns.stop) - window.left) * window.scale
+            away = np.maximum(abs(y - 0.5)[:, None], abs(x / window.columns - 0.5))
+            closer = away < nearest[rows, columns]
+            nearest[rows, columns][closer] = away[closer]
+            labels[rows, columns][closer] = here[closer]
+        return labels
+
+    @torch.no_grad()
+    def _windows(
+        self, picture: Picture, boxes: Sequence[Box]
+    ) -> Iterator[tuple[Box, Window, PersonMaps]]:
+        for start in range(0, len(boxes), _AT_ONCE):
+            group = boxes[start : start + _AT_ONCE]
+            windows = [Window.around(box, *IMAGE_SIZE, _MARGIN, _SNAP) for box in group]
+            maps = self.net(as_pixels(np.stack([window.cut(picture) for window in windows])))
+            for index, (box, window) in enumerate(zip(group, windows, strict=True)):
+                one = slice(index, index + 1)
+                yield (
+                    box,
+                    window,
+                    PersonMaps(
+                        maps.parsing[one], maps.heat[one], maps.present[one], maps.centre[one],
+                        maps.box[one], maps.facing[one],
+                        maps.places[one],
+                    ),
+                )  # fmt: skip
+
+
+def _distinct(boxes: Sequence[Box]) -> list[Box]:
+    """Non-maximum suppression."""
+    kept: list[Box] = []
+    for box in sorted(boxes, key=lambda b: -b.score):
+        if all(overlap(box, other) <= _OVERLAP for other in kept):
+            kept.append(box)
+    return kept
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Intersection over union."""
+    width = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
+    height = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
+    shared = max(width, 0.0) * max(height, 0.0)
+    return shared / (a.area + b.area - shared) if shared else 0.0
+
+
+def load_person_network(path: Path) -> PersonNetwork:
+    """Raises CheckpointError for a file that is missing, damaged or another."""
+    config, tensors = read_network(path)
+    net = build_person_net(config)
+    load_state(net, tensors, path)
+    return PersonNetwork(net.eval().requires_grad_(False))

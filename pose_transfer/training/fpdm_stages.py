@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""FPDM's two stages on the mannequin world, their caches, the ablation, the shipped files."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..demo.architecture import EMBED_SIZE, IMAGE_SIZE
+from ..evaluation.models import save_variant
+from ..fpdm.preprocess import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from . import export
+from .batches import Batches, normalised
+from .correspondence import FirstBlockTask, TaughtAttention, teach
+from .diffusion import DemoDiffusion, DiffusionTask, Fuse, compile_blocks
+from .fusion import FusionModel, fusion_loss
+from .image_stages import ImageStages
+
+_ENCODE_BATCH = 64
+
+
+class FPDMStages(ImageStages):
+    """Fusion model and diffusion. Each stage trains what is not trained yet, and returns it."""
+
+    def fusion(self, name: str = "fusion", source_enhanced: bool = True) -> FusionModel:
+        stage = self.settings.fusion
+        module = FusionModel(self.image_tower().tower)
+        if self._finished(name, stage.steps):
+            return self._load(name, module)
+        data = self._batches("image", "pose_map", everything=True)
+        return self._train(
+            name,
+            module,
+            lambda m, step, g: fusion_loss(m, data, stage.batch, source_enhanced, g),
+            stage,
+        )
+
+    def fusion_baseline(self) -> FusionModel:
+        return self.fusion("fusion_baseline", source_enhanced=False)
+
+    @torch.no_grad()
+    def latents(self) -> dict[str, Tensor]:
+        """All pictures as latents of deviation 1, and what scales them: cached on disk."""
+        path = self.work / "latents.pt"
+        if path.exists():
+            return torch.load(path, map_location="cpu", weights_only=True)
+        autoencoder = self.autoencoder()
+        data = self._second_stage()
+        parts = []
+        for start in range(0, data.count, _ENCODE_BATCH):
+            index = torch.arange(start, min(start + _ENCODE_BATCH, data.count), device=self.device)
+            with self.accelerator.autocast():
+                parts.append(
+                    autoencoder.encode(data.pictures("image", index) * 2 - 1).float().cpu()
+                )
+        latents = torch.cat(parts)
+        mean, std = latents.mean(), latents.std()
+        state = {"latents": ((latents - mean) / std).half(), "mean": mean, "std": std}
+        torch.save(state, path)
+        return state
+
+    @torch.no_grad()
+    def embeddings(self, name: str, model: FusionModel) -> tuple[Tensor, Tensor]:
+        """Image embeddings (N, E) of all pictures and of all pose maps, on the device."""
+        path = self.work / f"{name}-embeddings.pt"
+        if path.exists():
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            return state["image"], state["pose_map"]
+        data = self._second_stage()
+        state = {}
+        for field in ("image", "pose_map"):
+            parts = []
+            for start in range(0, data.count, _ENCODE_BATCH):
+                stop = min(start + _ENCODE_BATCH, data.count)
+                rows = torch.arange(start, stop, device=self.device)
+                pixels = normalised(data.pictures(field, rows), EMBED_SIZE, CLIP_MEAN, CLIP_STD)
+                with self.accelerator.autocast():
+                    parts.append(model.tower(pixels).image_embeds.float())
+            state[field] = torch.cat(parts)
+        torch.save(state, path)
+        return state["image"], state["pose_map"]
+
+    def source_states(self) -> Tensor:
+        """The source tower's states of all pictures, (N, 1 + 768, C) float16, cached on disk."""
+
+        def states_of(data: Batches) -> Callable[[Tensor], Tensor]:
+            tower = self.source_tower().tower
+            return lambda rows: (
+                tower(
+                    normalised(
+                        data.pictures("image", rows), IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD
+                    )
+                ).last_hidden_state
+            )
+
+        return self._cached_states("source-states", states_of)
+
+    def pose_states(self) -> Tensor:
+        """The pose encoder's states of all pose maps, (N, C, 32, 24) float16, cached on disk."""
+
+        def states_of(data: Batches) -> Callable[[Tensor], Tensor]:
+            encoder = self.pose_tower().encoder
+            return lambda rows: encoder.states(data.pictures("pose_map", rows))
+
+        return self._cached_states("pose-states", states_of)
+
+    @torch.no_grad()
+    def _cached_states(
+        self, name: str, states_of: Callable[[Batches], Callable[[Tensor], Tensor]]
+    ) -> Tensor:
+        path = self.work / f"{name}.pt"
+        if path.exists():
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        data = self._second_stage()
+        states = states_of(data)
+        parts = []
+        for start in range(0, data.count, _ENCODE_BATCH):
+            rows = torch.arange(start, min(start + _ENCODE_BATCH, data.count), device=self.device)
+            with self.accelerator.autocast():
+                parts.append(states(rows).half().cpu())
+        torch.save(torch.cat(parts), path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+    def diffusion_task(
+        self, fuse: Fuse | None = None, taught: list[TaughtAttention] | None = None
+    ) -> DiffusionTask:
+        """The second stage's batches; by default with the source-enhanced fusion embedding."""
+        if fuse is None:
+            fuse = self.fused_embedding("fusion", self.fusion())
+        data = self._second_stage("pose_map", "parsing", "coordinates")
+        latents = self.latents()["latents"].to(self.device)
+
+        def rows_of(states: Tensor) -> Callable[[Tensor], Tensor]:
+            if self.device.type == "cuda":
+                states = states.to(self.device)
+            return lambda index: states[index.to(states.device)].to(self.device).float()
+
+        states, poses = rows_of(self.source_states()), rows_of(self.pose_states())
+        return DiffusionTask(data, latents, states, poses, fuse, self.settings, taught or [])
+
+    def _new_diffusion(self) -> DemoDiffusion:
+        """The second stage's networks around the pose tower, of which the last layer learns on."""
+        module = DemoDiffusion()
+        encoder = module.fpdm.pose_encoder
+        encoder.tower.load_state_dict(self.pose_tower().encoder.tower.state_dict())
+        encoder.tower.requires_grad_(False)
+        return module
+
+    def first_block(self) -> DemoDiffusion:
+        """The second stage's networks with their first layers trained."""
+        stage = self.settings.first_block
+        module = self._new_diffusion()
+        part = FirstBlockTask(module.fpdm)
+        if self._finished("first_block", stage.steps):
+            self._load("first_block", part)
+            return module
+        task = self.diffusion_task(fuse=lambda source, target: source)
+        self._train(
+            "first_block", part, lambda m, step, g: task.first_block_loss(m, stage.batch, g), stage
+        )
+        return module
+
+    def fused_embedding(self, name: str, model: FusionModel) -> Fuse:
+        """(source, target) sample numbers -> fusion embeddings (B, E), from cached embeddings."""
+        model = model.to(self.device).eval().requires_grad_(False)
+        images, maps = self.embeddings(name, model)
+        return lambda source, target: model.combiner(images[source], maps[target])
+
+    def diffusion(
+        self, until: int | None = None, name: str = "diffusion", fuse: Fuse | None = None
+    ) -> DemoDiffusion:
+        stage = self.settings.diffusion
+        if self._finished(name, stage.steps):
+            return self._load(name, DemoDiffusion())
+        module = self.first_block()
+        task = self.diffusion_task(fuse, teach(module.fpdm.unet))
+        if self.settings.compile_blocks:
+            compile_blocks(module.fpdm.unet)
+
+        def train_until(step: int | None) -> DemoDiffusion:
+            return self._train(
+                name, module, lambda m, step, g: task(m, stage.batch, step, g), stage, step
+            )
+
+        branch = self.work / "diffusion-branch.pt"
+        at = round(self.settings.ablation_from * stage.steps)
+        if not branch.exists() and (until is None or until >= at) and self._step(name) <= at:
+            train_until(at)
+            shutil.copyfile(self.work / f"{name}.pt", branch)
+        return train_until(until)
+
+    def ablation(self) -> None:
+        """The paper's B3 to B5: the last part of the second stage with something else in the slot.
+
+        They leave the shipped run (B6) at `ablation_from` of its steps and keep its schedule, so
+        all four have the same number of steps behind them. Writes `variants/B*.safetensors` in the
+        work folder, for the benchmark's `--variants`.
+        """
+        fusion, baseline = self.fusion(), self.fusion_baseline()
+        images, _ = self.embeddings("fusion", fusion.to(self.device))
+        tower = self.source_tower().tower
+        slots: dict[str, tuple[FusionModel, Fuse]] = {
+            "B3": (fusion, lambda source, target: torch.zeros_like(images[source])),
+            "B4": (fusion, lambda source, target: F.normalize(images[source], dim=-1)),
+            "B5": (baseline, self.fused_embedding("fusion_baseline", baseline)),
+        }
+        shipped = export.assemble_fpdm(self._load("diffusion", DemoDiffusion()), fusion, tower)
+        for name, (model, fuse) in slots.items():
+            start = self.work / f"diffusion-{name}.pt"
+            if not start.exists():
+                shutil.copyfile(self.work / "diffusion-branch.pt", start)
+            diffusion = self.diffusion(name=f"diffusion-{name}", fuse=fuse)
+            variant = export.assemble_fpdm(diffusion, model, tower)
+            save_variant(
+                variant.cpu(), shipped.cpu(), self.work / "variants" / f"{name}.safetensors"
+            )
+
+    def export(self) -> None:
+        """Write the shipped files from whatever the diffusion stage has reached."""
+        state = self.latents()
+        diffusion, fusion = self._load("diffusion", DemoDiffusion()), self.fusion()
+        fpdm = export.assemble_fpdm(diffusion.cpu(), fusion.cpu(), self.source_tower().tower.cpu())
+        base = export.write_base(
+            self.out, diffusion, self._best_autoencoder(), float(state["mean"]), float(state["std"])
+        )
+        for path in (base, export.write_fpdm(self.out, fpdm)):
+            export.write_provenance(
+                path,
+                {
+                    "command": f"python -m pose_transfer.training.demo --preset {self.preset}",
+                    "data": "mannequin world, split train, first "
+                    f"{self.settings.identities} identities, {self.settings.poses_per_identity} "
+                    "poses each",
+                    "diffusion_steps": self._step("diffusion"),
+                    "settings": asdict(self.settings),
+                },
+            )
