@@ -7,12 +7,24 @@ from comfy_api.latest import io
 
 from .compare import Compare
 from .demo import DemoModels, DemoPerson
+from .detect import DetectPose
+from .face import FaceEmbeddingNode
 from .fpdm import ApplyFPDM, FPDMGuiderNode, FusionEmbeddingNode, LoadFPDM
 from .host import register_model_folders
-from .pose import DrawPose
+from .person import CompositePerson, ParsePerson, RegionMask
+from .pose import DrawPose, RetargetPose
+from .pose_files import LoadPose, SavePose
 
 NODES: tuple[type[io.ComfyNode], ...] = (
+    DetectPose,
+    LoadPose,
+    SavePose,
+    RetargetPose,
     DrawPose,
+    FaceEmbeddingNode,
+    ParsePerson,
+    RegionMask,
+    CompositePerson,
     LoadFPDM,
     FusionEmbeddingNode,
     ApplyFPDM,

@@ -7,7 +7,9 @@ Together with `patches.py` and `stock_models.py` the only module that imports `c
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import comfy.model_management
 import comfy.model_patcher
@@ -17,10 +19,25 @@ import torch
 from comfy_execution.graph_utils import ExecutionBlocker
 from torch import nn
 
-from ..pose_transfer.errors import CheckpointError
+from ..pose_transfer.errors import CheckpointError, PoseTransferError
+from ..pose_transfer.weights import missing
 
 FPDM_FOLDER = "pose_transfer_fpdm"
-_FOLDERS = {FPDM_FOLDER: ("pose_transfer/fpdm", {".safetensors", ".ckpt"})}
+POSE_FOLDER = "pose_transfer_pose"
+PARSING_FOLDER = "pose_transfer_parsing"
+INSIGHTFACE_FOLDER = "insightface"
+_FOLDERS = {
+    FPDM_FOLDER: ("pose_transfer/fpdm", {".safetensors", ".ckpt"}),
+    POSE_FOLDER: ("pose_transfer/pose", {".onnx", ".pth"}),
+    PARSING_FOLDER: ("pose_transfer/parsing", {".onnx", ".safetensors"}),
+    INSIGHTFACE_FOLDER: ("insightface", {".onnx"}),
+}
+# Where the pack comfyui_controlnet_aux keeps the same files, below the host's custom nodes.
+_POSE_FILES_ELSEWHERE = tuple(
+    f"comfyui_controlnet_aux/ckpts/{owner}" for owner in ("yzd-v/DWPose", "lllyasviel/Annotators")
+)
+
+Item = TypeVar("Item")
 
 
 def register_model_folders() -> None:
@@ -31,6 +48,31 @@ def register_model_folders() -> None:
         # The host makes a new entry with an empty set, which would list every file.
         paths, known = folder_paths.folder_names_and_paths[name]
         folder_paths.folder_names_and_paths[name] = (paths, set(known) | extensions)
+    for custom_nodes in folder_paths.get_folder_paths("custom_nodes"):
+        for folder in _POSE_FILES_ELSEWHERE:
+            found = Path(custom_nodes, *folder.split("/"))
+            if found.is_dir():
+                folder_paths.add_model_folder_path(POSE_FOLDER, str(found))
+    # Other packs keep this model directly below `models`.
+    if Path(folder_paths.models_dir, "segformer_b2_clothes").is_dir():
+        folder_paths.add_model_folder_path(PARSING_FOLDER, folder_paths.models_dir)
+
+
+def model_folders(name: str) -> list[Path]:
+    """The folders that the host searches under that name."""
+    return [Path(folder) for folder in folder_paths.get_folder_paths(name)]
+
+
+def model_files(folder: str, model: str, names: Sequence[str]) -> list[Path]:
+    """Where the files of a model of the registry are, in one of the host's folders of that name.
+
+    CheckpointError names the files that lack, where they were looked for and how to get them.
+    """
+    found = {name: folder_paths.get_full_path(folder, name) for name in names}
+    lacking = [name for name, path in found.items() if path is None]
+    if lacking:
+        raise CheckpointError(missing(model, folder_paths.get_folder_paths(folder), lacking))
+    return [Path(path) for path in found.values() if path is not None]
 
 
 def fpdm_files() -> list[str]:
@@ -48,6 +90,44 @@ def fpdm_path(name: str) -> Path:
             "there (.safetensors or .ckpt), press R to refresh the list, and choose it."
         )
     return Path(found)
+
+
+def input_files(suffixes: tuple[str, ...]) -> list[str]:
+    """Names of the files in the host's input folder that end so."""
+    folder = Path(folder_paths.get_input_directory())
+    return sorted(
+        path.name for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file()
+    )
+
+
+def input_path(name: str) -> Path:
+    """The file of that name in the host's input folder, or in another as 'name [output]'.
+
+    PoseTransferError when it is not there or lies outside of the folder.
+    """
+    if not folder_paths.exists_annotated_filepath(name):
+        raise PoseTransferError(
+            f"There is no file {name!r} in {folder_paths.get_input_directory()}. Put it there, "
+            "press R to refresh the list, and choose it."
+        )
+    return Path(folder_paths.get_annotated_filepath(name))
+
+
+def next_output_files(prefix: str, suffix: str, count: int, width: int, height: int) -> list[Path]:
+    """Paths in the host's output folder that are free, numbered on as Save Image does.
+
+    `prefix` may have folders, which are made, and the host's placeholders, for which `width` and
+    `height` are. PoseTransferError when it leads out of the output folder or is no file's name.
+    """
+    output = folder_paths.get_output_directory()
+    try:
+        folder, name, number, _, _ = folder_paths.get_save_image_path(prefix, output, width, height)
+    except Exception as error:  # the host raises a bare one
+        raise PoseTransferError(
+            f"No file can be made for the filename prefix {prefix!r} in {output}. Use a plain "
+            "name, with folders below the output folder if you like."
+        ) from error
+    return [Path(folder, f"{name}_{number + i:05}_{suffix}") for i in range(count)]
 
 
 def managed(module: nn.Module) -> comfy.model_patcher.ModelPatcher:
@@ -76,3 +156,20 @@ def keep(tensor: torch.Tensor) -> torch.Tensor:
 def absent(message: str) -> ExecutionBlocker:
     """An output that is not there: only nodes that use it stop, and they show the message."""
     return ExecutionBlocker(message)
+
+
+def each(items: Iterable[Item], total: int) -> Iterator[Item]:
+    """The items one after the other, with the node's progress bar; stops when the artist does."""
+    bar = comfy.utils.ProgressBar(total)
+    for done, item in enumerate(items, start=1):
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        yield item
+        bar.update_absolute(done)
+
+
+def say(node_id: str | None, text: str) -> None:
+    """Shows a text on the node itself, as the host's Get Image Size does."""
+    from server import PromptServer  # there is none where the pack is used without the server
+
+    if node_id is not None:
+        PromptServer.instance.send_progress_text(text, node_id)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 PoseKeypoint = io.Custom("POSE_KEYPOINT")
 PersonParsing = io.Custom("PERSON_PARSING")
+FaceEmbeddings = io.Custom("FACE_EMBEDDING")  # pose_transfer.types.FaceEmbedding
+# insightface's FaceAnalysis, as IPAdapter_plus and InstantID pass it around.
+InsightFace = io.Custom("INSIGHTFACE")
+InstantIDFace = io.Custom("FACEANALYSIS")
 FPDMWeights = io.Custom("FPDM_MODEL")
 Fusion = io.Custom("FUSION_EMBEDDING")
 

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+// A button on Load Pose that puts a file of keypoints into ComfyUI's input folder and chooses it.
+// The host's own upload buttons take pictures, sounds and videos only.
+
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+
+const ACCEPTED = ".json,.txt,.csv";
+
+async function upload(file) {
+  const body = new FormData();
+  body.append("image", file); // the host's name for any file it is sent
+  const answer = await api.fetchApi("/upload/image", { method: "POST", body });
+  if (!answer.ok) throw new Error(`${file.name} was not uploaded: ${answer.status} ${answer.statusText}`);
+  return (await answer.json()).name;
+}
+
+function choose(combo, name) {
+  const names = combo.options.values;
+  if (!names.includes(name)) names.push(name);
+  combo.value = name;
+  combo.callback?.(name);
+}
+
+function openFile(combo) {
+  const input = document.createElement("input");
+  input.type = "file";
+  input.accept = ACCEPTED;
+  input.onchange = async () => {
+    try {
+      choose(combo, await upload(input.files[0]));
+    } catch (error) {
+      app.extensionManager.toast.add({
+        severity: "error", summary: "Load Pose", detail: error.message, life: 8000,
+      });
+    }
+  };
+  input.click();
+}
+
+app.registerExtension({
+  name: "PoseTransfer.LoadPose",
+  nodeCreated(node) {
+    if (node.comfyClass !== "PoseTransferLoadPose") return;
+    const combo = node.widgets.find((widget) => widget.name === "file");
+    const button = node.addWidget("button", "upload pose file", null, () => openFile(combo));
+    button.serialize = false; // it has no value to keep in a workflow
+  },
+});
