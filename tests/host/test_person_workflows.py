@@ -17,7 +17,7 @@ from pose_transfer.client import ComfyServer, load_workflow
 from pose_transfer.client.workflow import Workflow
 from pose_transfer.mannequin import LABELS, Sample, render
 from pose_transfer.parsing import palette_picture
-from pose_transfer.pose import BODY_NAMES, LIMBS, draw, read_keypoints
+from pose_transfer.pose import BODY_NAMES, draw, read_keypoints
 from pose_transfer.types import Parsing, Pose
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows" / "api"
@@ -87,32 +87,32 @@ def test_the_retargeted_pose_has_one_persons_limbs_and_the_others_directions(
     somebody, other = person(workflow, "1"), person(workflow, "2")
     pose = saved_pose(server, "retarget_pose")
 
-    def bones(pose: Pose) -> dict[tuple[int, int], NDArray[np.float32]]:
-        body = pose.people[0].body
-        return {
-            (a, b): body[b, :2] - body[a, :2]
-            for a, b in LIMBS
-            if min(body[a, 2], body[b, 2]) > 0 and np.hypot(*(body[b, :2] - body[a, :2])) > 12
-        }
+    limbs = [
+        (BODY_NAMES.index(f"{side}_{upper}"), BODY_NAMES.index(f"{side}_{lower}"))
+        for side in ("left", "right")
+        for upper, lower in (
+            ("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle")
+        )
+    ]  # fmt: skip
+
+    def bones(pose: Pose) -> dict[tuple[int, int], NDArray[np.float64]]:
+        body = pose.people[0].body.astype(np.float64)
+        vectors = {(a, b): body[b, :2] - body[a, :2] for a, b in limbs if body[[a, b], 2].all()}
+        return {limb: bone for limb, bone in vectors.items() if np.linalg.norm(bone) > 12}
 
     own, theirs, new = (bones(p) for p in (somebody.pose, other.pose, pose))
-    limbs = [
-        tuple(BODY_NAMES.index(f"{side}_{joint}") for joint in pair)
-        for side in ("left", "right")
-        for pair in (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
-    ]
     limbs = [limb for limb in limbs if limb in own and limb in theirs and limb in new]
     assert len(limbs) >= 5
 
-    def unit(v: NDArray[np.float32]) -> NDArray[np.float32]:
-        return v / np.linalg.norm(v)
+    def unit(bone: NDArray[np.float64]) -> NDArray[np.float64]:
+        return bone / np.linalg.norm(bone)
 
     turned = [np.degrees(np.arccos(np.clip(unit(theirs[k]) @ unit(new[k]), -1, 1))) for k in limbs]
     assert np.median(turned) < 8
 
     # Detected on both sides, so a few pixels of noise are in each length.
-    def lengths(of: dict[tuple[int, int], NDArray[np.float32]]) -> NDArray[np.float64]:
-        found = np.array([np.linalg.norm(of[k]) for k in limbs], dtype=np.float64)
+    def lengths(of: dict[tuple[int, int], NDArray[np.float64]]) -> NDArray[np.float64]:
+        found = np.array([np.linalg.norm(of[k]) for k in limbs])
         return found / found.sum()
 
     assert np.abs(lengths(new) - lengths(own)).sum() < np.abs(lengths(new) - lengths(theirs)).sum()
