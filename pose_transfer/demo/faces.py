@@ -15,7 +15,7 @@ from ..pose.skeleton import BODY_NAMES
 from ..types import Box, Person
 from .architecture import FACE_SIZE
 from .face_net import REACH, FaceNet, build_face_net
-from .network_files import load_state, read_network
+from .network_files import load_network
 from .windows import Window, as_pixels
 
 # Of a mannequin, in body heights (mannequin/posing.py).
@@ -107,7 +107,4 @@ class FaceNetwork:
 
 def load_face_network(path: Path) -> FaceNetwork:
     """Raises CheckpointError for a file that is missing, damaged or another."""
-    config, tensors = read_network(path)
-    net = build_face_net(config)
-    load_state(net, tensors, path)
-    return FaceNetwork(net.eval().requires_grad_(False))
+    return FaceNetwork(load_network(path, build_face_net))

@@ -7,14 +7,17 @@ The metadata is `{"format": "pose_transfer.mannequin", "version": "1", "config":
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from ..weights import read_weights, write_weights
 from .models import FORMAT, GET_AGAIN, WEIGHTS, existing
+
+Net = TypeVar("Net", bound=nn.Module)
 
 PERSON_FILE = "mannequin_person.safetensors"
 FACE_FILE = "mannequin_face.safetensors"
@@ -32,7 +35,7 @@ def write_network(path: Path, module: nn.Module, config: dict[str, Any]) -> None
     write_weights(path, tensors, metadata)
 
 
-def read_network(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The table and the float32 state of the network in `path`. Raises CheckpointError."""
     path = existing(path)
     file = read_weights(path)
@@ -44,12 +47,18 @@ def read_network(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return json.loads(file.metadata["config"]), {k: v.float() for k, v in file.tensors.items()}
 
 
-def load_state(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
-    """Give `module` the state that `read_network` read. Raises CheckpointError."""
-    state = {k: v for k, v in module.state_dict().items() if not v.is_floating_point()}
+def load_network(path: Path, build: Callable[[dict[str, Any]], Net]) -> Net:
+    """The network in `path`, frozen and in eval mode; `build` makes it from its table.
+
+    Raises CheckpointError for a file that is missing, damaged or of another network.
+    """
+    config, tensors = _read(path)
     try:
+        module = build(config)
+        state = {k: v for k, v in module.state_dict().items() if not v.is_floating_point()}
         module.load_state_dict({**state, **tensors})
-    except RuntimeError as error:
+    except (KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(
-            f"The weights in {path} do not fit their description. {GET_AGAIN}"
+            f"{path} does not hold the network that is wanted here. {GET_AGAIN}"
         ) from error
+    return module.eval().requires_grad_(False)

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ..types import Box, Person
 from .architecture import IMAGE_SIZE
-from .network_files import load_state, read_network
+from .network_files import load_network
 from .person_net import (
     BOX_UNIT,
     CENTRE_STRIDE,
@@ -27,6 +27,7 @@ from .person_net import (
     PersonNet,
     build_person_net,
     joint_places,
+    mirrored_mean,
 )
 from .windows import Window, as_pixels
 
@@ -38,11 +39,14 @@ _SMALL, _LARGE = 0.16, 0.62
 """Share of the longer side below which only the second look counts, and above which the first."""
 _SCORE = 0.3
 """Least score of a person."""
-_OVERLAP = 0.55
-"""Boxes that share more than this are of one person."""
+_OVERLAP, _WITHIN = 0.55, 0.75
+"""Boxes that share more than this are of one person, and one that has more of it within another:
+the half of somebody near the camera may look like a smaller person."""
 _PRESENT = 0.5
 _FEWEST_JOINTS = 3
 _MARGIN = 1.15
+_REACH = 1.6
+"""How far around its box a person may reach, at most: a hand outside of it, for example."""
 _SNAP = 1.16
 _AT_ONCE = 8
 """Windows in one pass."""
@@ -74,8 +78,7 @@ class PersonNetwork:
 
     def _look(self, picture: Picture, scale: float) -> list[Box]:
         height, width = picture.shape[:2]
-        rows, columns = (-(-round(n * scale) // MULTIPLE) * MULTIPLE for n in (height, width))
-        window = Window(0.0, 0.0, scale, rows, columns)
+        window = _whole(picture, scale)
         maps: PersonMaps = self.net(as_pixels(window.cut(picture)[None]))
         score = maps.centre[0].sigmoid()
         peaks = score == F.max_pool2d(score[None], 3, stride=1, padding=1)[0]
@@ -104,11 +107,13 @@ class PersonNetwork:
             here = (share >= _PRESENT) & inside
             if here.sum() >= _FEWEST_JOINTS:
                 body = np.concatenate([points, share[:, None]], axis=1)
-                out.append((Person(body=np.where(here[:, None], body, 0.0)), box))
+                out.append(
+                    (Person(body=np.where(here[:, None], body, 0.0)), _holding(box, points[here]))
+                )
         return out
 
     def labels(self, picture: Picture, boxes: Sequence[Box]) -> NDArray[np.uint8]:
-        """What each pixel of (H, W, 3) shows, (H, W) uint8; background outside of all windows.
+        """What each pixel of (H, W, 3) shows, (H, W) uint8; background far from all `boxes`.
 
         Where windows overlap, the one whose middle is nearer decides.
         """
@@ -124,7 +129,29 @@ class PersonNetwork:
             closer = away < nearest[rows, columns]
             nearest[rows, columns][closer] = away[closer]
             labels[rows, columns][closer] = here[closer]
+        if np.isinf(nearest).any():
+            self._fill_coarsely(picture, boxes, labels, np.isinf(nearest))
         return labels
+
+    def _fill_coarsely(
+        self,
+        picture: Picture,
+        boxes: Sequence[Box],
+        labels: NDArray[np.uint8],
+        free: NDArray[np.bool_],
+    ) -> None:
+        """Label what reaches out of a person's window, from a look at the whole picture."""
+        height, width = picture.shape[:2]
+        window = _whole(picture, _LONG_SIDES[0] / max(height, width))
+        with torch.no_grad():
+            parsing = self.net(as_pixels(window.cut(picture)[None])).parsing[0]
+        for box in boxes:
+            near = box.grown(_REACH).clipped(width, height)
+            rows = slice(int(near.y), int(near.y + near.height))
+            columns = slice(int(near.x), int(near.x + near.width))
+            coarse = window.on_pixels(parsing, rows, columns).argmax(0).byte().numpy()
+            here = free[rows, columns]
+            labels[rows, columns][here] = coarse[here]
 
     @torch.no_grad()
     def _windows(
@@ -133,7 +160,8 @@ class PersonNetwork:
         for start in range(0, len(boxes), _AT_ONCE):
             group = boxes[start : start + _AT_ONCE]
             windows = [Window.around(box, *IMAGE_SIZE, _MARGIN, _SNAP) for box in group]
-            maps = self.net(as_pixels(np.stack([window.cut(picture) for window in windows])))
+            pixels = as_pixels(np.stack([window.cut(picture) for window in windows]))
+            maps = mirrored_mean(self.net, pixels)
             for index, (box, window) in enumerate(zip(group, windows, strict=True)):
                 one = slice(index, index + 1)
                 yield (
@@ -147,26 +175,50 @@ class PersonNetwork:
                 )  # fmt: skip
 
 
+def _whole(picture: Picture, scale: float) -> Window:
+    """The window on all of a picture, at a size that the network takes."""
+    rows, columns = (-(-round(n * scale) // MULTIPLE) * MULTIPLE for n in picture.shape[:2])
+    return Window(0.0, 0.0, scale, max(rows, MULTIPLE), max(columns, MULTIPLE))
+
+
+def _holding(box: Box, points: NDArray[np.float32]) -> Box:
+    """`box`, made larger where `points` (N, 2) lie outside of it."""
+    left, top = (float(v) for v in np.minimum(points.min(0), (box.x, box.y)))
+    right, bottom = points.max(0).tolist()
+    return Box(
+        left,
+        top,
+        max(right, box.x + box.width) - left,
+        max(bottom, box.y + box.height) - top,
+        box.score,
+    )
+
+
 def _distinct(boxes: Sequence[Box]) -> list[Box]:
     """Non-maximum suppression."""
     kept: list[Box] = []
     for box in sorted(boxes, key=lambda b: -b.score):
-        if all(overlap(box, other) <= _OVERLAP for other in kept):
+        if all(
+            overlap(box, other) <= _OVERLAP and shared_area(box, other) <= _WITHIN * box.area
+            for other in kept
+        ):
             kept.append(box)
     return kept
 
 
-def overlap(a: Box, b: Box) -> float:
-    """Intersection over union."""
+def shared_area(a: Box, b: Box) -> float:
+    """In square pixels."""
     width = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
     height = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
-    shared = max(width, 0.0) * max(height, 0.0)
+    return max(width, 0.0) * max(height, 0.0)
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Intersection over union."""
+    shared = shared_area(a, b)
     return shared / (a.area + b.area - shared) if shared else 0.0
 
 
 def load_person_network(path: Path) -> PersonNetwork:
     """Raises CheckpointError for a file that is missing, damaged or another."""
-    config, tensors = read_network(path)
-    net = build_person_net(config)
-    load_state(net, tensors, path)
-    return PersonNetwork(net.eval().requires_grad_(False))
+    return PersonNetwork(load_network(path, build_person_net))

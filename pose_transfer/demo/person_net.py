@@ -15,10 +15,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..pose.skeleton import BODY_NAMES
+
 MULTIPLE = 32
 """Height and width of the input are multiples of this."""
 HEAT_STRIDE, CENTRE_STRIDE = 4, 8
 """Input pixels per cell of the heat maps and of the centre map."""
+MIRRORED_JOINTS = [
+    BODY_NAMES.index(
+        name.replace("left", "right") if "left" in name else name.replace("right", "left")
+    )
+    for name in BODY_NAMES
+]
+"""Which joint each of the 18 becomes in a mirror."""
 BOX_UNIT = 32.0
 """Input pixels per unit of the box distances."""
 
@@ -132,6 +141,22 @@ class PersonNet(nn.Module):
 
 def _double(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def mirrored_mean(net: PersonNet, pixels: Tensor) -> PersonMaps:
+    """The mean of what `net` sees in pictures and in their mirror images, whose left hands are
+    right ones."""
+    maps, mirrored = net(pixels), net(pixels.flip(3))
+    swapped = torch.tensor(MIRRORED_JOINTS, device=pixels.device)
+    return PersonMaps(
+        parsing=(maps.parsing + mirrored.parsing.flip(3)) / 2,
+        heat=(maps.heat + mirrored.heat.flip(3)[:, swapped]) / 2,
+        present=(maps.present + mirrored.present.flip(3)[:, swapped]) / 2,
+        centre=maps.centre,
+        box=maps.box,
+        facing=maps.facing,
+        places=maps.places,
+    )
 
 
 def build_person_net(config: dict[str, Any]) -> PersonNet:

@@ -49,7 +49,7 @@ class DetectionScores:
 
     @property
     def mean_iou(self) -> float:
-        return float(self.iou.mean())
+        return float(np.nanmean(self.iou))
 
 
 def single_scenes(count: int, split: str = "test") -> Iterator[Scene]:
@@ -105,7 +105,10 @@ def measure_detection(
         rows.append(_match(scene.bodies, found))
     both = np.diag(confusion)
     scores = np.array(rows, np.float64).T
-    return DetectionScores(*scores, iou=both / (confusion.sum(0) + confusion.sum(1) - both))
+    either = confusion.sum(0) + confusion.sum(1) - both
+    # A label that neither side has is no right and no wrong: NaN, and no part of the mean.
+    iou = np.divide(both, either, out=np.full(len(LABELS), np.nan), where=either > 0)
+    return DetectionScores(*scores, iou=iou)
 
 
 def _match(

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..demo.architecture import IMAGE_SIZE
-from ..demo.person_net import CENTRE_STRIDE
+from ..demo.person_net import CENTRE_STRIDE, MIRRORED_JOINTS
 from ..pose.skeleton import BODY_NAMES
 from .batches import Batches
 
@@ -27,12 +27,6 @@ _LAYERS = 3
 _CELLS = slice(CENTRE_STRIDE // 2, None, CENTRE_STRIDE)
 """Pixels at the centres of the cells of 8 x 8."""
 _MIDDLE = [BODY_NAMES.index(name) for name in ("neck", "right_hip", "left_hip")]
-_SWAPPED = [
-    BODY_NAMES.index(
-        name.replace("left", "right") if "left" in name else name.replace("right", "left")
-    )
-    for name in BODY_NAMES
-]
 _SEEN_SHARE = 0.3
 """Share of a person that must be seen for them to count."""
 
@@ -240,7 +234,7 @@ def _moved(
     keypoints: Tensor, scale: Tensor, turn: Tensor, side: Tensor, anchor: Tensor, centre: Tensor
 ) -> Tensor:
     """Keypoints (P, 18, 3) of the render on the canvas; mirrored ones change sides."""
-    keypoints = torch.where((side < 0)[:, None, None], keypoints[:, _SWAPPED], keypoints)
+    keypoints = torch.where((side < 0)[:, None, None], keypoints[:, MIRRORED_JOINTS], keypoints)
     offset = keypoints[..., :2] - anchor[:, None]
     x, y = offset[..., 0] * side[:, None], offset[..., 1]
     cos, sin = torch.cos(turn)[:, None], torch.sin(turn)[:, None]

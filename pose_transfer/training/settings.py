@@ -100,8 +100,8 @@ CPU = replace(
     mixed_precision="no",
     judge_steps=700,
     judge_batch=16,
-    person=StageSettings(4000, 8, 2e-3, warm_up=60, constant_until=0.6, ema_decay=0.995),
-    face=StageSettings(1400, 48, 2e-3, warm_up=60, ema_decay=0.99),
+    person=StageSettings(6600, 8, 2e-3, warm_up=60, constant_until=0.6, ema_decay=0.995),
+    face=StageSettings(3200, 48, 2e-3, warm_up=60, ema_decay=0.995),
     compile_blocks=False,
 )
 
