@@ -165,7 +165,7 @@ def draw_scenes(data: Batches, count: int, generator: torch.Generator) -> Scenes
 def _who_is_there(dice: _Dice, focused: Tensor) -> Tensor:
     """(B, L) bool."""
     count = len(focused)
-    used = dice.chance(0.7, count, _LAYERS) & ~dice.chance(0.12, count, 1)
+    used = dice.chance(0.7, count, _LAYERS) & ~dice.chance(0.3, count, 1)
     neighbour = dice.chance(0.45, count)
     window = torch.stack(
         [torch.ones_like(neighbour), neighbour, neighbour & dice.chance(0.35, count)], dim=1
@@ -295,7 +295,10 @@ def _backgrounds(dice: _Dice, count: int) -> Tensor:
     blocks = F.interpolate(dice.normal(count, 3, 8, 6), (_HEIGHT, _WIDTH), mode="nearest")
     rough_share = dice.uniform(0, 0.15, count, 1, 1, 1) * dice.chance(0.3, count, 1, 1, 1)
     block_share = dice.uniform(0, 0.3, count, 1, 1, 1) * dice.chance(0.15, count, 1, 1, 1)
-    return (ground + slope + rough * rough_share + blocks * block_share).clamp(0, 1)
+    fine = dice.normal(count, 3, _HEIGHT, _WIDTH)
+    fine_share = dice.uniform(0, 0.5, count, 1, 1, 1) * dice.chance(0.12, count, 1, 1, 1)
+    pattern = rough * rough_share + blocks * block_share + fine * fine_share
+    return (ground + slope + pattern).clamp(0, 1)
 
 
 def _photographed(dice: _Dice, pixels: Tensor) -> Tensor:
