@@ -31,7 +31,7 @@ class DemoModels(io.ComfyNode):
                 io.Clip.Output(
                     tooltip="Understands captions of the form that Demo Person puts out."
                 ),
-                io.Vae.Output(tooltip="A tiny autoencoder, 4 channels at an eighth of the size."),
+                io.Vae.Output(tooltip="A tiny autoencoder, 8 channels at an eighth of the size."),
                 FPDMWeights.Output(
                     display_name="fpdm", tooltip="For Fusion Embedding and Apply FPDM."
                 ),
