@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The face encoders that the node offers, each loaded once for as long as its files stay the same.
+"""The face encoders that the node offers.
 
 Their modules are imported when one is chosen: each needs packages that may not be there.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 from ..pose_transfer.detectors import FaceEncoder
 from ..pose_transfer.detectors.face_packs import PACKS, find_pack
 from . import host
+from .once import load_once
 
 DEMO = "mannequin (demo)"
 _PACKS = {f"insightface {pack}": pack for pack in PACKS}
@@ -21,23 +21,17 @@ ENCODERS = (*_PACKS, DEMO)
 def load_encoder(name: str) -> FaceEncoder:
     """The encoder of that name. Raises CheckpointError and MissingDependencyError."""
     if name == DEMO:
-        return _load_demo()
+        from ..pose_transfer.detectors.demo import load_demo_face_encoder
+
+        return load_once(load_demo_face_encoder)
     from ..pose_transfer.detectors.face import import_face_analysis
 
     import_face_analysis()  # what to install comes before what to download
     folder = find_pack(_PACKS[name], host.model_folders(host.INSIGHTFACE_FOLDER))
-    return _load_pack(folder, *(file.stat().st_mtime_ns for file in sorted(folder.iterdir())))
+    return load_once(_load_pack, folder)
 
 
-@lru_cache(maxsize=len(PACKS))
-def _load_pack(folder: Path, *modified: int) -> FaceEncoder:
+def _load_pack(folder: Path) -> FaceEncoder:
     from ..pose_transfer.detectors.face import load_insightface
 
     return load_insightface(folder)
-
-
-@lru_cache(maxsize=1)
-def _load_demo() -> FaceEncoder:
-    from ..pose_transfer.detectors.demo import load_demo_face_encoder
-
-    return load_demo_face_encoder()

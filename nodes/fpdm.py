@@ -170,7 +170,7 @@ class ApplyFPDM(io.ComfyNode):
         pose_map: torch.Tensor,
         fusion_embedding: FusionEmbedding | None = None,
     ) -> io.NodeOutput:
-        from . import patches
+        from .patches import fpdm as patches
 
         source, pose_map = as_rgb(source, "source"), _crop_to_latents(as_rgb(pose_map, "pose map"))
         tokens, condition = _conditions(fpdm, source, pose_map, fusion_embedding)
@@ -238,7 +238,7 @@ class FPDMGuiderNode(io.ComfyNode):
         source_weight: float,
         fusion_weight: float,
     ) -> io.NodeOutput:
-        from .patches import FPDMGuider
+        from .patches.fpdm import FPDMGuider
 
         guider = FPDMGuider(model)
         guider.set_conds(positive, negative)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The host's services: model folders, devices, progress, interrupt.
 
-Together with `patches.py` and `stock_models.py` the only module that imports `comfy` and
+Together with `patches/` and `stock_models.py` the only module that imports `comfy` and
 `folder_paths`.
 """
 

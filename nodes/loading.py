@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from ..pose_transfer.demo.architecture import SCHEDULER
 from ..pose_transfer.errors import CheckpointError
 from ..pose_transfer.fpdm import FPDM, load_checkpoint
 from . import host, stock_models
+from .once import load_once
 from .sockets import FPDMModel
 
 # Stable Diffusion's own, for a checkpoint without an autoencoder that could tell.
@@ -33,12 +33,10 @@ class DemoModels:
 
 def load_demo() -> DemoModels:
     """The embedded models, read once for as long as their files stay the same."""
-    paths = (demo_models.BASE_WEIGHTS, demo_models.require_fpdm_weights())
-    return _load_demo(*paths, *(p.stat().st_mtime_ns if p.is_file() else 0 for p in paths))
+    return load_once(_load_demo, Path(demo_models.BASE_WEIGHTS), demo_models.require_fpdm_weights())
 
 
-@lru_cache(maxsize=1)
-def _load_demo(base_path: Path | str, fpdm_path: Path | str, *modified: int) -> DemoModels:
+def _load_demo(base_path: Path, fpdm_path: Path) -> DemoModels:
     base = demo_models.load_base(base_path)
     vae = stock_models.build_tiny_vae(base.vae)
     return DemoModels(

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The parsers that the node offers, each loaded once for as long as its files stay the same.
+"""The parsers that the node offers.
 
 Their modules are imported when one is chosen: each needs packages that may not be there.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import nn
 
 from ..pose_transfer.detectors import PersonParser
 from . import host
+from .once import load_once
 
 SEGFORMER = "SegFormer clothes"
 SCHP_ATR = "SCHP ATR"
@@ -28,23 +28,23 @@ def load_parser(name: str) -> PersonParser:
         folder = "segformer_b2_clothes"
         names = [f"{folder}/config.json", f"{folder}/model.safetensors"]
         _, weights = host.model_files(host.PARSING_FOLDER, folder, names)
-        parser, patcher = _segformer(weights.parent, _stamp(weights))
+        parser, patcher = load_once(_segformer, weights.parent)
         host.on_device(patcher)
         return parser
-    if name == DEMO:
-        return _demo()
-    atr = name == SCHP_ATR
-    model, file = ("schp_atr", "parsing_atr.onnx") if atr else ("schp_lip", "parsing_lip.onnx")
-    (path,) = host.model_files(host.PARSING_FOLDER, model, [file])
-    return _schp(path, atr, _stamp(path))
+    if name == SCHP_ATR:
+        return load_once(_schp_atr, *_schp_file("schp_atr", "parsing_atr.onnx"))
+    if name == SCHP_LIP:
+        return load_once(_schp_lip, *_schp_file("schp_lip", "parsing_lip.onnx"))
+    from ..pose_transfer.detectors.demo import load_demo_parser
+
+    return load_once(load_demo_parser)
 
 
-def _stamp(path: Path) -> int:
-    return path.stat().st_mtime_ns
+def _schp_file(model: str, file: str) -> list[Path]:
+    return host.model_files(host.PARSING_FOLDER, model, [file])
 
 
-@lru_cache(maxsize=1)
-def _segformer(folder: Path, modified: int) -> tuple[PersonParser, Any]:
+def _segformer(folder: Path) -> tuple[PersonParser, Any]:
     from ..pose_transfer.detectors.segformer import load_segformer
 
     parser = load_segformer(folder)
@@ -52,15 +52,13 @@ def _segformer(folder: Path, modified: int) -> tuple[PersonParser, Any]:
     return parser, host.managed(nn.ModuleList([parser.network]))
 
 
-@lru_cache(maxsize=2)
-def _schp(path: Path, atr: bool, modified: int) -> PersonParser:
-    from ..pose_transfer.detectors.schp import ATR, LIP, load_schp
+def _schp_atr(path: Path) -> PersonParser:
+    from ..pose_transfer.detectors.schp import ATR, load_schp
 
-    return load_schp(path, ATR if atr else LIP)
+    return load_schp(path, ATR)
 
 
-@lru_cache(maxsize=1)
-def _demo() -> PersonParser:
-    from ..pose_transfer.detectors.demo import load_demo_parser
+def _schp_lip(path: Path) -> PersonParser:
+    from ..pose_transfer.detectors.schp import LIP, load_schp
 
-    return load_demo_parser()
+    return load_schp(path, LIP)

@@ -1,18 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The pose detectors that the node offers, each loaded once for as long as its files stay the same.
+"""The pose detectors that the node offers.
 
 Their modules are imported when one is chosen: each needs packages that may not be there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..pose_transfer.detectors import PoseDetector
 from . import host
+from .once import load_once
 
 DWPOSE = "DWPose"
 OPENPOSE = "OpenPose"
@@ -28,17 +27,19 @@ def load_detector(name: str, parts: list[str]) -> PoseDetector:
     if name == DWPOSE:
         from ..pose_transfer.detectors.dwpose import load_dwpose
 
-        return _once(load_dwpose, *_pose_files("dwpose", "yolox_l.onnx", "dw-ll_ucoco_384.onnx"))
+        return load_once(
+            load_dwpose, *_pose_files("dwpose", "yolox_l.onnx", "dw-ll_ucoco_384.onnx")
+        )
     if name == OPENPOSE:
         (body,) = _pose_files("openpose", "body_pose_model.pth")
         hand = _pose_files("openpose", "hand_pose_model.pth") if "hands" in parts else [None]
         face = _pose_files("openpose", "facenet.pth") if "face" in parts else [None]
-        detector, patcher = _once(_load_managed_openpose, body, *hand, *face)
+        detector, patcher = load_once(_load_managed_openpose, body, *hand, *face)
         host.on_device(patcher)
         return detector
     from ..pose_transfer.detectors.demo import load_demo_detector
 
-    return _once(load_demo_detector)
+    return load_once(load_demo_detector)
 
 
 def _load_managed_openpose(
@@ -52,13 +53,3 @@ def _load_managed_openpose(
 
 def _pose_files(model: str, *names: str) -> list[Path]:
     return host.model_files(host.POSE_FOLDER, model, names)
-
-
-def _once(load: Callable[..., Any], *paths: Path | None) -> Any:
-    stamps = (0 if path is None else path.stat().st_mtime_ns for path in paths)
-    return _cached(load, paths, *stamps)
-
-
-@lru_cache(maxsize=len(DETECTORS))
-def _cached(load: Callable[..., Any], paths: tuple[Path | None, ...], *modified: int) -> Any:
-    return load(*paths)

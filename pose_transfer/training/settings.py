@@ -88,15 +88,15 @@ CPU = replace(
     autoencoder=StageSettings(
         600, 6, 1e-3, warm_up=30, constant_until=0.4, ema_decay=0.99, clip=0.5
     ),
-    source_tower=StageSettings(1300, 12, 1e-3, warm_up=50, ema_decay=0.99),
+    source_tower=StageSettings(3400, 12, 1e-3, warm_up=50, ema_decay=0.99),
     image_tower=StageSettings(700, 32, 1e-3, warm_up=50, ema_decay=0.99),
-    pose_tower=StageSettings(1200, 12, 1.2e-3, warm_up=50, ema_decay=0.99),
+    pose_tower=StageSettings(2600, 12, 1.2e-3, warm_up=50, ema_decay=0.99),
     fusion=StageSettings(350, 64, 6e-4, warm_up=30, ema_decay=0.99, weight_decay=1e-4),
     first_block=StageSettings(500, 12, 1.2e-3, warm_up=50, ema_decay=0.99),
     diffusion=StageSettings(6000, 16, 9e-4, warm_up=40, ema_decay=0.993),
     decoder=StageSettings(500, 6, 8e-4, warm_up=20, ema_decay=0.99, clip=0.5),
     latent_samples=10000,
-    text_share=0.1,
+    text_share=0.2,
     mixed_precision="no",
     judge_steps=700,
     judge_batch=16,

@@ -127,7 +127,7 @@ def source_tower_loss(
     colour_loss = ((colours.float() - wanted_colours).abs() * weight).mean()
     who = data.identities(index)
     person_loss, right = _person_loss(person, data.labels.colours[who], data.labels.classes[who])
-    loss = 0.5 * parsing_loss + 5.0 * place_loss + 3.0 * colour_loss + person_loss
+    loss = 0.5 * parsing_loss + 12.0 * place_loss + 3.0 * colour_loss + person_loss
     return loss, {
         "parsing": (parsing.argmax(1) == labels).float().mean(),
         "place": place_loss,

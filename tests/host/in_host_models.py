@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler
 from pose_transfer_pack.nodes import loading
+from pose_transfer_pack.nodes.once import load_once
 from pose_transfer_pack.pose_transfer.demo.architecture import SCHEDULER
 from pose_transfer_pack.pose_transfer.demo.models import load_base
 from pose_transfer_pack.pose_transfer.evaluation.models import TinyAutoencoder
@@ -41,7 +42,8 @@ def difference(a: Tensor, b: Tensor) -> float:
 
 
 def demo(base_path: str, fpdm_path: str) -> Report:
-    base, loaded = load_base(base_path), loading._load_demo(base_path, fpdm_path)
+    paths = (Path(base_path), Path(fpdm_path))
+    base, loaded = load_base(base_path), load_once(loading._load_demo, *paths)
     tokens = loaded.clip.tokenize("a red shirt, a zebra")  # known words, and one that is not
     hidden = text_model(base)(torch.tensor([[n for n, _ in tokens["l"][0]]])).last_hidden_state
     tiny, latents, picture = (
@@ -63,7 +65,7 @@ def demo(base_path: str, fpdm_path: str) -> Report:
         ],
         "schedule": difference(sigmas * (alphas / (1 - alphas)) ** 0.5, torch.ones(1000)),
         "captions misread": captions_misread(loaded.clip),
-        "loaded once": loading._load_demo(base_path, fpdm_path) is loaded,
+        "loaded once": load_once(loading._load_demo, *paths) is loaded,
     }
 
 

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Adapters that let our methods ride on the host's stock MODEL.
+"""FPDM on the host's stock MODEL.
 
-Every adapter works on a clone and adds to what is there. The conditions of each CONDITIONING
-travel as the host's own `COND` objects, so that the host batches, splits, repeats and crops them
-together with the latents; a wrapper around the UNet hands them to the patches.
-
-FPDM: the pose features are added after the UNet's first convolution, before its result is kept
-as a skip; the fusion embedding, through FPDM's class embedding, is added to the time embedding.
-A CONDITIONING that did not come from FPDM counts as one of zeros.
+The conditions of each CONDITIONING travel as the host's own `COND` objects, so that the host
+batches, splits, repeats and crops them together with the latents; a wrapper around the UNet hands
+them to the patches. The pose features are added after the UNet's first convolution, before its
+result is kept as a skip; the fusion embedding, through FPDM's class embedding, is added to the time
+embedding. A CONDITIONING that did not come from FPDM counts as one of zeros.
 """
 
 from __future__ import annotations
@@ -23,9 +21,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
-from ..pose_transfer.errors import PoseTransferError
-from ..pose_transfer.fpdm.guidance import cumulative_guidance
-from .sockets import FPDMCondition
+from ...pose_transfer.errors import PoseTransferError
+from ...pose_transfer.fpdm.guidance import cumulative_guidance
+from ..sockets import FPDMCondition
 
 FPDM_KEY = "pose_transfer_fpdm"
 _POSE = "pose_transfer_fpdm_pose"
