@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`python -m pose_transfer.evaluation`: the quality benchmark."""
+"""`python -m pose_transfer.evaluation demo | folder | retrieval`."""
 
-from .benchmark import main
+import sys
 
-main()
+from .cli import main
+
+sys.exit(main())

@@ -16,7 +16,7 @@ from ..demo.network_files import FACE_WEIGHTS, PERSON_WEIGHTS
 from ..detectors.demo import load_demo_detector, load_demo_face_encoder, load_demo_parser
 from ..mannequin import LABELS
 from .detection import NEAR, DetectionScores, group_scenes, measure_detection, single_scenes
-from .scores import bootstrap
+from .statistics import bootstrap
 from .verification import VerificationScores, measure_verification
 
 HEADING = "## How well the demo's detectors see a mannequin"

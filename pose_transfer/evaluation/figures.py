@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from ..errors import MissingDependencyError
 from ..pose import draw
 from .results import BenchmarkResult, Method
-from .scores import bootstrap
+from .statistics import bootstrap
 
 SHEET_PAIRS = 12
 PANELS = {

@@ -8,6 +8,9 @@ where it belongs? Nothing here knows the mannequin's labels; callers pass label 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -18,6 +21,7 @@ LabelMap = NDArray[np.integer] | NDArray[np.bool_]
 DATA_RANGE = 255.0
 SSIM_SIGMA = 1.5
 SSIM_RADIUS = 5  # an 11 x 11 window: sigma 1.5 truncated at 3.5 sigma
+FLAT_WINDOW = 51
 RIGHT_COLOUR = 15.0
 """A garment's mean colour counts as right within this, 0..255. Fixed before the demo was trained:
 it is the measure of the prototype that preceded it."""
@@ -51,28 +55,68 @@ def psnr(image: Image, truth: Image) -> float:
     return float("inf") if error == 0 else 10 * float(np.log10(DATA_RANGE**2 / error))
 
 
-def ssim(image: Image, truth: Image) -> float:
+def ssim(image: Image, truth: Image, data_range: float = DATA_RANGE) -> float:
     """Structural similarity, -1..1 (Wang et al. 2004), mean over pixels and RGB channels.
 
-    Gaussian window of sigma 1.5 and radius 5, K1 = .01, K2 = .03, population covariance,
-    data range 255, windows wholly inside the picture: the setting that papers report.
+    Gaussian window of sigma 1.5 and radius 5, K1 = .01, K2 = .03, population covariance, windows
+    wholly inside the picture: the setting that papers report. `data_range` in levels.
     Raises ValueError for a picture smaller than one window.
     """
     x, y = _pair(image, truth)
-    if min(x.shape[:2]) <= 2 * SSIM_RADIUS:
-        raise ValueError(f"SSIM needs pictures of at least 11 x 11 pixels, got {x.shape[:2]}.")
 
     def window_mean(a: NDArray[np.float64]) -> NDArray[np.float64]:
         return ndimage.gaussian_filter(a, (SSIM_SIGMA, SSIM_SIGMA, 0), radius=(5, 5, 0))
 
+    return _ssim(x, y, window_mean, SSIM_RADIUS, data_range, covariance_scale=1.0)
+
+
+def ssim_released(image: Image, truth: Image) -> float:
+    """SSIM as the released FPDM code measures it for its tables ("ssim_256").
+
+    As `ssim`, but the data range is the generated picture's own, its highest level minus its
+    lowest (FPDM, src/metrics/metrics.py; so do CFLD's models/metrics.py and PIDM). A picture of
+    one single level has no range; there 255 is used.
+    """
+    span = float(image.max()) - float(image.min())
+    return ssim(image, truth, span or DATA_RANGE)
+
+
+def ssim_51(image: Image, truth: Image) -> float:
+    """SSIM with a flat window of 51 x 51 pixels, which the same code prints beside the other.
+
+    Sample covariance, data range 255. Raises ValueError for a picture smaller than one window.
+    """
+    x, y = _pair(image, truth)
+
+    def window_mean(a: NDArray[np.float64]) -> NDArray[np.float64]:
+        size: Any = (FLAT_WINDOW, FLAT_WINDOW, 1)  # SciPy's hints know a single number only
+        return ndimage.uniform_filter(a, size)
+
+    samples = FLAT_WINDOW**2
+    return _ssim(x, y, window_mean, FLAT_WINDOW // 2, DATA_RANGE, samples / (samples - 1))
+
+
+def _ssim(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    window_mean: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    radius: int,
+    data_range: float,
+    covariance_scale: float,
+) -> float:
+    side = 2 * radius + 1
+    if min(x.shape[:2]) < side:
+        raise ValueError(
+            f"SSIM needs pictures of at least {side} x {side} pixels, got {x.shape[:2]}."
+        )
     mu_x, mu_y = window_mean(x), window_mean(y)
-    var_x = window_mean(x * x) - mu_x**2
-    var_y = window_mean(y * y) - mu_y**2
-    cov = window_mean(x * y) - mu_x * mu_y
-    c1, c2 = (0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2
+    var_x = covariance_scale * (window_mean(x * x) - mu_x**2)
+    var_y = covariance_scale * (window_mean(y * y) - mu_y**2)
+    cov = covariance_scale * (window_mean(x * y) - mu_x * mu_y)
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
     luminance = (2 * mu_x * mu_y + c1) / (mu_x**2 + mu_y**2 + c1)
     structure = (2 * cov + c2) / (var_x + var_y + c2)
-    inside = slice(SSIM_RADIUS, -SSIM_RADIUS)
+    inside = slice(radius, -radius)
     return float((luminance * structure)[inside, inside].mean())
 
 

@@ -20,7 +20,8 @@ from .metrics import RIGHT_COLOUR
 from .results import BenchmarkResult, Method
 from .retrieval import POSES_PER_PERSON
 from .sampling import SamplingSettings
-from .scores import REGIONS, Estimate, bootstrap
+from .scores import REGIONS
+from .statistics import Estimate, bootstrap, paired_difference
 
 MEASURES: dict[str, tuple[str, float, int]] = {
     # score: (heading, factor, decimals)
@@ -189,7 +190,7 @@ def _targets(result: BenchmarkResult) -> str:
         heading, factor, decimals = MEASURES[name]
         for other in (copy, mean):
             if other is not None:
-                gain = bootstrap(shipped.scores[name] - other.scores[name])
+                gain = paired_difference(shipped.scores[name], other.scores[name])
                 verdict = "above" if gain.low > 0 else "**not clearly above**"
                 lines.append(
                     f"- {heading} against {other.title}: {_cell(gain, factor, decimals)}: "
@@ -209,7 +210,7 @@ def _ablation(result: BenchmarkResult) -> str:
     for other in others:
         cells = []
         for name in shown:
-            gain = bootstrap(shipped.scores[name] - other.scores[name])
+            gain = paired_difference(shipped.scores[name], other.scores[name])
             cells.append(_cell(gain, *MEASURES[name][1:]))
             lost = gain.low > 0 if name == "colour" else gain.high < 0
             if lost:

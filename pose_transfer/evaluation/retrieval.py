@@ -25,6 +25,7 @@ from ..mannequin import render, split_seeds
 from ..pose import draw
 
 POSES_PER_PERSON = 4
+_QUERIES_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -76,9 +77,17 @@ def retrieval_set(targets: int, split: str = "test") -> RetrievalSet:
     return RetrievalSet(np.stack(sources), np.stack(pictures), np.stack(maps), person)
 
 
-def retrieval_scores(queries: Tensor, gallery: Tensor) -> RetrievalScores:
-    """Scores of queries (Q, E) whose right answers are the first Q of gallery (G, E)."""
-    ranks = retrieval_ranks(queries, gallery).double()
+def retrieval_scores(
+    queries: Tensor, gallery: Tensor, positives: Tensor | None = None
+) -> RetrievalScores:
+    """Scores of queries (Q, E) in a gallery (G, E).
+
+    `positives` (Q,) are the rows of the right answers, by default the first Q. Queries are asked
+    in parts, so that no Q x G table is held.
+    """
+    own = torch.arange(len(queries)) if positives is None else positives
+    parts = zip(queries.split(_QUERIES_AT_ONCE), own.split(_QUERIES_AT_ONCE), strict=True)
+    ranks = torch.cat([retrieval_ranks(asked, gallery, rows) for asked, rows in parts]).double()
     r1, r3, r5 = (float((ranks <= k).double().mean()) for k in (1, 3, 5))
     return RetrievalScores(r1, r3, r5, float(ranks.mean()), len(queries), len(gallery))
 

@@ -12,22 +12,11 @@ from tqdm import tqdm
 
 from ..mannequin import LABELS, PATTERNS, Pair, sample_identity, sample_pose
 from .judge import PatternJudge, judge_patterns
-from .metrics import colour_errors, colours_right, psnr, silhouette_iou, ssim, view_of
-from .pattern import pattern_similarities
+from .metrics import psnr, ssim, view_of
+from .person_measures import colour_scores, pattern_scores, silhouette_scores
 
 GARMENTS = (LABELS.index("upper"), LABELS.index("lower"))
 REGIONS = tuple(range(1, len(LABELS)))
-RESAMPLES = 2000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A mean over pairs with its 95 % confidence interval; `count` pairs had a value."""
-
-    mean: float
-    low: float
-    high: float
-    count: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,24 +49,6 @@ def describe_pairs(pairs: Sequence[Pair]) -> PairSet:
     return PairSet(tuple(pairs), np.array(views), np.array(classes, np.int64).reshape(-1, 2))
 
 
-def bootstrap(values: NDArray[np.float64], seed: int = 0) -> Estimate:
-    """Mean of the values that are not NaN, with a percentile bootstrap over pairs (2,000 draws)."""
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return Estimate(float("nan"), float("nan"), float("nan"), 0)
-    mean = float(values.mean())
-    if not np.isfinite(mean):  # PSNR of equal pictures
-        return Estimate(mean, mean, mean, len(values))
-    draws = np.random.default_rng(seed).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), (2.5, 97.5))
-    return Estimate(mean, float(low), float(high), len(values))
-
-
-def _mean_of_visible(values: NDArray[np.float64]) -> float:
-    visible = values[~np.isnan(values)]
-    return float(visible.mean()) if len(visible) else float("nan")
-
-
 def score_pictures(
     pictures: NDArray[np.uint8], data: PairSet, judge: PatternJudge | None, title: str
 ) -> Mapping[str, NDArray[np.float64]]:
@@ -88,26 +59,18 @@ def score_pictures(
     pattern_lower; and with a judge class_upper, class_lower, class_right (0 or 1: both garments
     have the identity's pattern class). NaN where the target does not show the region.
     """
-    rows = []
-    garment_columns = [REGIONS.index(label) for label in GARMENTS]
-    for picture, pair in zip(tqdm(pictures, desc=f"measure {title}"), data.pairs, strict=True):
-        truth, parsing = pair.target.image, pair.target.parsing
-        colours = colour_errors(picture, truth, parsing, REGIONS)
-        patterns = pattern_similarities(picture, truth, parsing, GARMENTS)
-        rows.append(
-            {
-                "ssim": ssim(picture, truth),
-                "psnr": psnr(picture, truth),
-                "iou": silhouette_iou(picture, truth, parsing > 0),
-                "colour": _mean_of_visible(colours),
-                "colour_right": float(colours_right(colours[garment_columns])),
-                **{f"colour_{LABELS[r]}": c for r, c in zip(REGIONS, colours, strict=True)},
-                "pattern": _mean_of_visible(patterns),
-                "pattern_upper": patterns[0],
-                "pattern_lower": patterns[1],
-            }
-        )
-    scores = {name: np.array([row[name] for row in rows], np.float64) for name in rows[0]}
+    pairs = zip(pictures, data.pairs, strict=True)
+    pixels = [(ssim(p, x.target.image), psnr(p, x.target.image)) for p, x in pairs]
+    truths, parsings = data.truths, data.parsings
+    regions = {LABELS[region]: region for region in REGIONS}
+    garments = {LABELS[garment]: garment for garment in GARMENTS}
+    scores = {
+        "ssim": np.array([row[0] for row in pixels], np.float64),
+        "psnr": np.array([row[1] for row in pixels], np.float64),
+        **silhouette_scores(pictures, truths, parsings),
+        **colour_scores(pictures, truths, parsings, regions, garments),
+        **pattern_scores(tqdm(pictures, desc=f"measure {title}"), truths, parsings, garments),
+    }
     if judge is not None:
         verdicts = judge_patterns(judge, pictures, data.parsings)
         right = np.where(verdicts < 0, np.nan, verdicts == data.classes)

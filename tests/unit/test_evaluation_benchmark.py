@@ -21,7 +21,7 @@ from pose_transfer.evaluation.models import DemoModels, save_variant
 from pose_transfer.evaluation.report import markdown, write_report
 from pose_transfer.evaluation.results import BenchmarkResult
 from pose_transfer.evaluation.sampling import SamplingSettings
-from pose_transfer.evaluation.scores import bootstrap, describe_pairs, score_pictures
+from pose_transfer.evaluation.scores import describe_pairs, score_pictures
 from pose_transfer.fpdm import FPDM
 from pose_transfer.mannequin import LABELS, PATTERNS, pairs
 
@@ -142,15 +142,6 @@ def test_report_without_matplotlib_names_the_extra(
 def test_no_pairs_is_an_error(make_fpdm: Callable[..., FPDM]) -> None:
     with pytest.raises(ValueError, match="at least one pair"):
         protocol.benchmark(0, models=small_models(make_fpdm()))
-
-
-def test_bootstrap_interval_holds_the_mean_and_narrows() -> None:
-    values = np.random.default_rng(1).normal(5, 2, 400)
-    few, many = bootstrap(values[:40]), bootstrap(values)
-    assert few.low < few.mean < few.high and many.high - many.low < few.high - few.low
-    assert many.high - many.low == pytest.approx(2 * 1.96 * 2 / 20, rel=0.2)
-    assert bootstrap(np.array([1.0, np.nan])).count == 1
-    assert np.isnan(bootstrap(np.array([np.nan])).mean)
 
 
 def test_another_person_has_the_wrong_colours_and_patterns() -> None:

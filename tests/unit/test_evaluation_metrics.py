@@ -18,6 +18,8 @@ from pose_transfer.evaluation.metrics import (
     silhouette,
     silhouette_iou,
     ssim,
+    ssim_51,
+    ssim_released,
     view_of,
 )
 
@@ -48,6 +50,30 @@ def test_ssim_and_psnr_agree_with_scikit_image(seed: int) -> None:
     assert psnr(x, y) == pytest.approx(peak_signal_noise_ratio(x, y, data_range=255), abs=1e-9)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_released_settings_agree_with_scikit_image(seed: int) -> None:
+    """The two calls that the released evaluation makes, on [0, 255] and on [0, 1]."""
+    x = picture(seed, 80, 64)
+    noise = np.random.default_rng(seed).normal(0, 9, x.shape)
+    y = np.clip(x * 0.7 + noise + 20, 0, 255).astype(np.uint8)
+    a, b = x / 255.0, y / 255.0
+    expected = structural_similarity(
+        b * 255, a * 255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        channel_axis=2, data_range=(a * 255).max() - (a * 255).min(),
+    )  # fmt: skip
+    assert ssim_released(x, y) == pytest.approx(expected, abs=1e-6)
+    assert ssim_released(x, y) != pytest.approx(ssim(x, y), abs=1e-4)
+    expected = structural_similarity(b, a, data_range=1, win_size=51, channel_axis=2)
+    assert ssim_51(x, y) == pytest.approx(expected, abs=1e-6)
+
+
+def test_released_ssim_of_a_flat_picture_is_a_number() -> None:
+    flat = np.full((32, 32, 3), 90, np.uint8)
+    assert ssim_released(flat, flat) == pytest.approx(1.0)
+    other = picture(0, 32, 32)
+    assert ssim_released(flat, other) == ssim(flat, other)
+
+
 def test_equal_pictures_are_perfect() -> None:
     x = picture(4)
     assert ssim(x, x) == pytest.approx(1.0) and math.isinf(psnr(x, x))
@@ -61,6 +87,8 @@ def test_wrong_inputs_are_named() -> None:
         ssim(x.astype(np.float32), x)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="11 x 11"):
         ssim(x[:8], x[:8])
+    with pytest.raises(ValueError, match=r"51 x 51.*\(64, 48\)"):
+        ssim_51(x, x)
     with pytest.raises(ValueError, match="parsing is"):
         colour_errors(x, x, np.zeros((4, 4), np.uint8), (1,))
 
