@@ -71,7 +71,7 @@ class _Dice:
 def draw_scenes(data: Batches, count: int, generator: torch.Generator) -> Scenes:
     """`count` random scenes of the mannequins in `data`."""
     dice = _Dice(generator, data.device)
-    focused = dice.chance(0.85, count)
+    focused = dice.chance(0.82, count)
     zoomed = focused & dice.chance(0.13, count)
     used = _who_is_there(dice, focused)
     batch, layer = used.nonzero(as_tuple=True)  # (P,) each
@@ -165,7 +165,7 @@ def draw_scenes(data: Batches, count: int, generator: torch.Generator) -> Scenes
 def _who_is_there(dice: _Dice, focused: Tensor) -> Tensor:
     """(B, L) bool."""
     count = len(focused)
-    used = dice.chance(0.7, count, _LAYERS) & ~dice.chance(0.3, count, 1)
+    used = dice.chance(0.7, count, _LAYERS) & ~dice.chance(0.4, count, 1)
     neighbour = dice.chance(0.45, count)
     window = torch.stack(
         [torch.ones_like(neighbour), neighbour, neighbour & dice.chance(0.35, count)], dim=1
@@ -296,7 +296,7 @@ def _backgrounds(dice: _Dice, count: int) -> Tensor:
     rough_share = dice.uniform(0, 0.15, count, 1, 1, 1) * dice.chance(0.3, count, 1, 1, 1)
     block_share = dice.uniform(0, 0.3, count, 1, 1, 1) * dice.chance(0.15, count, 1, 1, 1)
     fine = dice.normal(count, 3, _HEIGHT, _WIDTH)
-    fine_share = dice.uniform(0, 0.5, count, 1, 1, 1) * dice.chance(0.12, count, 1, 1, 1)
+    fine_share = dice.uniform(0, 1.0, count, 1, 1, 1) * dice.chance(0.2, count, 1, 1, 1)
     pattern = rough * rough_share + blocks * block_share + fine * fine_share
     return (ground + slope + pattern).clamp(0, 1)
 

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..demo.architecture import EMBED_SIZE, IMAGE_SIZE, IMAGE_TOWER, POSE_ENCODER, SOURCE_TOWER
 from ..fpdm.conv_towers import build_image_tower, build_pose_encoder, build_source_tower
 from ..fpdm.preprocess import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
-from ..mannequin import LABELS
+from ..mannequin import LABELS, PATTERNS
 from .batches import Batches, normalised
 from .labels import CLASS_SIZES, COLOURS
 
@@ -35,6 +35,7 @@ class SourceTowerTask(nn.Module):
         self.parsing = nn.Linear(width, len(LABELS))
         self.places = nn.Linear(width, 3)
         self.colours = nn.Linear(width, _SUB**2 * 3)
+        self.textures = nn.Linear(width, len(PATTERNS) + 2)
         self.person = _PersonHead(width)
 
     def forward(self, pixels: Tensor):
@@ -44,6 +45,7 @@ class SourceTowerTask(nn.Module):
             _unfold(self.parsing(cells), 1),
             _unfold(self.places(cells), 1),
             _unfold(self.colours(cells), _SUB),
+            _unfold(self.textures(cells), 1),
             self.person(states[:, 0]),
         )
 
@@ -104,9 +106,33 @@ def _person_loss(prediction, colours: Tensor, classes: Tensor) -> tuple[Tensor, 
     loss = F.l1_loss(guessed_colours.float(), colours)
     hits = []
     for part, wanted in zip(logits.float().split(CLASS_SIZES, dim=1), classes.T, strict=True):
-        loss = loss + 0.05 * F.cross_entropy(part, wanted)
+        loss = loss + 0.15 * F.cross_entropy(part, wanted)
         hits.append((part.argmax(1) == wanted).float().mean())
     return loss, (hits[0] + hits[1]) / 2
+
+
+def _texture_loss(logits: Tensor, labels: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss and hits of each cell's garment pattern (of its direction too, where it has one).
+
+    `logits` (B, patterns + 2, h, w); `labels` (B, h, w); `classes` (B, 7) as in `IdentityLabels`.
+    """
+    upper, lower = labels == LABELS.index("upper"), labels == LABELS.index("lower")
+
+    def worn(of_upper: Tensor, of_lower: Tensor) -> Tensor:
+        value = torch.where(upper, of_upper[:, None, None], of_lower[:, None, None])
+        return value.masked_fill(~(upper | lower), -100)
+
+    pattern = worn(classes[:, 0], classes[:, 1])
+    direction = worn(classes[:, 5], classes[:, 6])
+    direction = direction.masked_fill(pattern != PATTERNS.index("stripes"), -100)
+    logits = logits.float()
+    which, way = logits[:, : len(PATTERNS)], logits[:, len(PATTERNS) :]
+    loss = F.cross_entropy(which, pattern)
+    # Without any stripes in the batch the mean over nothing would be no number.
+    striped = (direction >= 0).sum().clamp_min(1)
+    loss = loss + 0.3 * F.cross_entropy(way, direction, reduction="sum") / striped
+    known = pattern >= 0
+    return loss, ((which.argmax(1) == pattern) & known).sum() / known.sum().clamp_min(1)
 
 
 def source_tower_loss(
@@ -116,7 +142,7 @@ def source_tower_loss(
     index = data.draw(batch, generator)
     pictures = data.pictures("image", index)
     pixels = normalised(pictures, IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD)
-    parsing, places, colours, person = module(pixels)
+    parsing, places, colours, textures, person = module(pixels)
     labels = data.cell_labels(index)
     wanted_places = data.places(index)
     figure = (labels > 0).float()[:, None]
@@ -126,12 +152,16 @@ def source_tower_loss(
     weight = 0.3 + F.interpolate(figure, colours.shape[-2:], mode="nearest")
     colour_loss = ((colours.float() - wanted_colours).abs() * weight).mean()
     who = data.identities(index)
-    person_loss, right = _person_loss(person, data.labels.colours[who], data.labels.classes[who])
+    classes = data.labels.classes[who]
+    person_loss, right = _person_loss(person, data.labels.colours[who], classes)
+    texture_loss, texture = _texture_loss(textures, labels, classes)
     loss = 0.5 * parsing_loss + 12.0 * place_loss + 3.0 * colour_loss + person_loss
+    loss = loss + 0.5 * texture_loss
     return loss, {
         "parsing": (parsing.argmax(1) == labels).float().mean(),
         "place": place_loss,
         "colour": colour_loss,
+        "texture": texture,
         "patterns": right,
     }
 
