@@ -4,7 +4,8 @@
 Ours keeps the released names, without their doubles, and carries a description of its networks in
 the metadata: `format` "pose_transfer.fpdm", `version`, and `config`, JSON with one object for each
 part that shapes do not describe: unet, source_tower, image_tower, vae, preprocess, and
-pose_encoder where it is not the released kind.
+pose_encoder where it is not the released kind. `provenance`, JSON, says where the file comes from;
+nothing reads it but people.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ def load_checkpoint(
     fusion_path: str | Path | None = None,
     base_unet: UNet2DConditionModel | None = None,
     *,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     config: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> FPDM:
     """Read an FPDM model, on the CPU and in evaluation mode.
@@ -62,7 +63,8 @@ def load_checkpoint(
             as safetensors.
         fusion_path: stage 1's file; its fusion model then replaces that of `path`.
         base_unet: the UNet of a file that has none of its own; shared, not copied or changed.
-        dtype: of all parameters, whatever the file stores.
+        dtype: of all parameters, whatever the file stores; None leaves each as it is stored, so
+            that nothing is copied and the file's pages are read when they are used.
         config: for a file without a description, values that its shapes do not tell, by part, for
             example `{"source_tower": {"num_attention_heads": 3}}`.
 
@@ -80,7 +82,8 @@ def load_checkpoint(
     if missing:
         stage_1 = any(k.removeprefix("fusion_model.").startswith("combiner.") for k in file.tensors)
         hint = (
-            "It holds a stage 1 fusion model only: give it as fusion_path, beside stage 2's file."
+            "It holds a stage 1 fusion model only: choose stage 2's file as the checkpoint, and "
+            "this one as the fusion file beside it (fusion_path)."
             if stage_1 and len(missing) == len(_REQUIRED_PARTS)
             else "Choose a complete FPDM stage 2 checkpoint."
         )
@@ -103,11 +106,13 @@ def save_checkpoint(
     *,
     dtype: torch.dtype | None = None,
     leave_out: Collection[str] = (),
+    provenance: Mapping[str, Any] | None = None,
 ) -> None:
     """Write this project's safetensors; `load_checkpoint` gives back the same model.
 
     `dtype`: what to store, by default what the parts have. `leave_out`: parts by name (see
     PREFIXES), for example ("unet", "vae") for a model that shares them with a base model.
+    `provenance`: what the file was made from, kept in its metadata as JSON.
     """
     tensors: dict[str, Tensor] = {}
     config: dict[str, Any] = {"preprocess": asdict(fpdm.preprocess)}
@@ -125,17 +130,35 @@ def save_checkpoint(
         elif part in _DESCRIBE:
             config[part] = _DESCRIBE[part](module)
     metadata = {"format": FORMAT, "version": VERSION, "config": json.dumps(config, sort_keys=True)}
+    if provenance is not None:
+        metadata["provenance"] = json.dumps(provenance, sort_keys=True)
     write_weights(path, tensors, metadata)
+
+
+def build_part(part: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
+    """One part (see PREFIXES) from its description and its tensors, in evaluation mode.
+
+    The tensors become its parameters, no copy. Raises CheckpointError where they do not fit.
+    """
+    # On the meta device a module costs neither memory nor initialisation.
+    with torch.device("meta"):
+        module = _BUILD[part](dict(config), dict(tensors))
+    if part == "source_tower":
+        tensors = towers.to_installed_names(tensors, module)
+    load_into(module, tensors, f"the {part.replace('_', ' ')} ({PREFIXES[part]}*)")
+    return module.eval()
 
 
 def _is_part(name: str) -> bool:
     return name.startswith((*PREFIXES.values(), "combiner.", "img_encoder."))
 
 
-def _split(tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Parts:
+def _split(tensors: Mapping[str, Tensor], dtype: torch.dtype | None) -> Parts:
     """Tensors by part, with the part's own names. The double names of a file are not looked at."""
     parts = {
-        part: {k: x.to(dtype) for k, x in with_prefix(tensors, prefix).items()}
+        part: {
+            k: x if dtype is None else x.to(dtype) for k, x in with_prefix(tensors, prefix).items()
+        }
         for part, prefix in PREFIXES.items()
     }
     inner = PREFIXES["class_embedding"].removeprefix(PREFIXES["unet"])
@@ -163,7 +186,7 @@ def _description(file: Weights, path: str | Path) -> dict[str, Any]:
         ) from error
 
 
-def _read_stage_1(path: str | Path, dtype: torch.dtype) -> tuple[Parts, dict[str, Any]]:
+def _read_stage_1(path: str | Path, dtype: torch.dtype | None) -> tuple[Parts, dict[str, Any]]:
     """The fusion model of a file, whose names may have stage 2's prefix or none."""
     file = read_weights(path, _is_part)
     parts = _split(
@@ -174,7 +197,7 @@ def _read_stage_1(path: str | Path, dtype: torch.dtype) -> tuple[Parts, dict[str
     if not all(found.values()):
         raise CheckpointError(
             f"{path} holds no FPDM fusion model (combiner.* and img_encoder.*). "
-            "Choose stage 1's checkpoint, or leave fusion_path out."
+            "Choose stage 1's checkpoint (last.ckpt), or none."
         )
     description = _description(file, path)
     return found, {k: v for k, v in description.items() if k == "image_tower"}
@@ -212,19 +235,9 @@ def _build(
     config: dict[str, Any],
     base_unet: UNet2DConditionModel | None,
 ) -> FPDM:
-    built: dict[str, Any] = {}
-    # On the meta device modules cost neither memory nor initialisation; the file's tensors then
-    # become their parameters.
-    with torch.device("meta"):
-        for part, build in _BUILD.items():
-            if parts[part]:
-                built[part] = build(config.get(part, {}), parts[part])
-    for part, module in built.items():
-        tensors = parts[part]
-        if part == "source_tower":
-            tensors = towers.to_installed_names(tensors, module)
-        load_into(module, tensors, f"the {part.replace('_', ' ')} ({PREFIXES[part]}*)")
-        module.eval()
+    built: dict[str, Any] = {
+        part: build_part(part, config.get(part, {}), parts[part]) for part in _BUILD if parts[part]
+    }
     built.setdefault("unet", base_unet)
     fpdm = FPDM(**built, preprocess=FPDMPreprocess(**config["preprocess"]))
     fpdm.training = False  # not eval(): a shared UNet keeps its mode

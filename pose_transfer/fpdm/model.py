@@ -231,6 +231,7 @@ def _present(part: Any | None, what: str, key: str) -> Any:
     if part is None:
         raise CheckpointError(
             f"This FPDM model has no {what}: its file holds no {key}.* tensors. Load the complete "
-            "checkpoint (stage 1's file goes into fusion_path, a shared UNet into base_unet)."
+            "checkpoint, with stage 1's file as the fusion file if it holds no fusion model "
+            "(in Python: fusion_path; a shared UNet goes into base_unet)."
         )
     return part

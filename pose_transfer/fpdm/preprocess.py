@@ -33,6 +33,9 @@ class FPDMPreprocess:
     """What the UNet predicts, in diffusers' words."""
     photo_size: tuple[int, int] | None = None
     """Photos, not pose maps, are stretched to this size first, if to any."""
+    latent_scale: float | None = None
+    """The UNet sees the autoencoder's latents this many times as large; None: as the autoencoder's
+    own `scaling_factor` says."""
 
     def source_pixels(self, photo_bhwc: Tensor) -> Tensor:
         """Photo (B, H, W, 3) in [0, 1] -> normalised (B, 3, *source_size) for the source tower."""

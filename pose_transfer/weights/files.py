@@ -12,7 +12,7 @@ import pickle
 import re
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,6 +169,16 @@ _MAPPING_CLASSES = (
 )
 
 
+def _named_tensors(content: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Tensors of a dict, and of dicts within it (`image_proj` and `ip_adapter` in IP-Adapter's
+    files) as "outer.inner"."""
+    for name, value in content.items():
+        if isinstance(value, Tensor):
+            yield f"{prefix}{name}", value
+        elif isinstance(value, dict):
+            yield from _named_tensors(value, f"{prefix}{name}.")
+
+
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     allowed: list[Any] = [(_Inert, name) for name in _SETTINGS_CLASSES]
     allowed += [(_InertMapping, name) for name in _MAPPING_CLASSES]
@@ -200,7 +210,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         content = content["state_dict"]
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds a {type(content).__name__}, not named weights.")
-    tensors = {name: x for name, x in content.items() if isinstance(x, Tensor)}
+    tensors = dict(_named_tensors(content))
     if not tensors:
         raise CheckpointError(f"{path} holds no weights. Choose a model checkpoint.")
     return tensors

@@ -230,7 +230,7 @@ def test_stage_1_in_a_file_of_its_own(
         tmp_path / "stage2.safetensors", tmp_path / "stage1.ckpt", config=heads(reference)
     )
     assert_same_model(both, released)
-    with pytest.raises(CheckpointError, match=r"stage1\.ckpt is no FPDM.*give it as fusion_path"):
+    with pytest.raises(CheckpointError, match=r"stage1\.ckpt is no FPDM.*fusion_path"):
         load_checkpoint(tmp_path / "stage1.ckpt")
     with pytest.raises(CheckpointError, match=r"stage2\.safetensors holds no FPDM fusion model"):
         load_checkpoint(tmp_path / "stage2.safetensors", tmp_path / "stage2.safetensors")
