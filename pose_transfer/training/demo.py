@@ -2,8 +2,9 @@
 """`python -m pose_transfer.training.demo`: make the demo weights from nothing.
 
 Stages, in order: render, autoencoder, source_tower, image_tower, pose_tower, fusion,
-fusion_baseline, latents, first_block, diffusion, decoder, export, judge, person, face. Each leaves
-its state in the work folder and is skipped when it is done; a stopped one goes on where it was.
+fusion_baseline, latents, first_block, diffusion, decoder, export, judge, person, face, vcm. Each
+leaves its state in the work folder and is skipped when it is done; a stopped one goes on where it
+was.
 Independent stages may run in processes of their own beside each other, also while `render` is still
 at work. `ablation`, on demand only, trains the second stage's end three more times for the
 benchmark.
@@ -21,16 +22,17 @@ import torch
 from .fpdm_stages import FPDMStages
 from .reader_stages import ReaderStages
 from .settings import PRESETS
+from .vcm import VCMStage
 
 STAGES = (
     "render", "autoencoder", "source_tower", "image_tower", "pose_tower", "fusion",
     "fusion_baseline", "latents", "first_block", "diffusion", "decoder", "export", "judge",
-    "person", "face",
+    "person", "face", "vcm",
 )  # fmt: skip
 EXTRA_STAGES = ("ablation",)
 
 
-class DemoTraining(FPDMStages, ReaderStages):
+class DemoTraining(FPDMStages, ReaderStages, VCMStage):
     """The stages over one work folder."""
 
 

@@ -88,6 +88,20 @@ def assemble_fpdm(diffusion: DemoDiffusion, fusion: FusionModel, source_tower: n
     ).eval()
 
 
+@torch.no_grad()
+def fold_empty_fusion(fpdm: FPDM) -> None:
+    """Move what an empty fusion embedding adds to the time embedding into the UNet, in place.
+
+    The network computes the same as before, and the UNet alone is what it was in text steps, where
+    the fusion embedding is zero: the base has no class embedding that could add it.
+    """
+    assert fpdm.unet is not None
+    first, last = fpdm.class_embedding.net[0], fpdm.class_embedding.net[3]
+    empty = fpdm.class_embedding.eval()(first.weight.new_zeros(1, first.in_features))[0]
+    fpdm.unet.time_embedding.linear_2.bias.add_(empty)
+    last.bias.sub_(empty)
+
+
 def write_base(
     folder: Path,
     diffusion: DemoDiffusion,

@@ -225,6 +225,7 @@ class FPDMStages(ImageStages):
         state = self.latents()
         diffusion, fusion = self._load("diffusion", DemoDiffusion()), self.fusion()
         fpdm = export.assemble_fpdm(diffusion.cpu(), fusion.cpu(), self.source_tower().tower.cpu())
+        export.fold_empty_fusion(fpdm)
         base = export.write_base(
             self.out, diffusion, self._best_autoencoder(), float(state["mean"]), float(state["std"])
         )

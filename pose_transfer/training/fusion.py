@@ -14,13 +14,13 @@ from .batches import Batches, normalised
 
 
 class FusionModel(nn.Module):
-    """One tower for source, pose and target, and the Combiner."""
+    """One tower for source, pose and target, and the Combiner (by default the demo's)."""
 
-    def __init__(self, tower: nn.Module) -> None:
+    def __init__(self, tower: nn.Module, combiner: Combiner | None = None) -> None:
         super().__init__()
         self.tower = tower
         # The released rate of 0.5 is for 768 units; these layers are a quarter of that.
-        self.combiner = Combiner(**COMBINER, dropout=0.1)
+        self.combiner = combiner or Combiner(**COMBINER, dropout=0.1)
 
     def forward(self, source: Tensor, pose: Tensor, target: Tensor):
         """Normalised pixels (B, 3, S, S) each -> target, source and fused embeddings (B, E)."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One training loop for every model: AdamW, warm-up and cosine, moving average, resumption."""
+"""One training loop for every model: AdamW, a schedule, moving average, exact resumption."""
 
 from __future__ import annotations
 
@@ -7,20 +7,42 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from .settings import StageSettings
+from .sharding import joined, load_optimizer_state, optimizer_state, own_part, part_of, whole
 
 SAVE_SECONDS = 120.0
 
 Loss = Callable[[nn.Module, int, torch.Generator], tuple[Tensor, dict[str, Tensor]]]
-"""(module, step, generator on the device) -> loss and figures to log."""
+"""(module, number of the call, generator on the device) -> loss and figures to log.
+
+Without accumulation the number of the call is that of the step.
+"""
+
+Watch = Callable[[nn.Module, int], dict[str, float]]
+"""(module with the averaged weights, in eval mode; step) -> figures to log."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How often a run does what, in steps."""
+
+    accumulation: int = 1
+    """Calls of the loss whose gradients make one step."""
+    log_every: int = 100
+    save_every: int | None = None
+    """Every two minutes where None: not for a sharded module, whose processes save together."""
+    watch_every: int | None = None
+    """Besides at the end; only there where None."""
 
 
 def learning_rate(settings: StageSettings, step: int) -> float:
@@ -32,7 +54,7 @@ def learning_rate(settings: StageSettings, step: int) -> float:
 
 
 class Average:
-    """Exponential moving average of a module's floating-point state."""
+    """Exponential moving average of a module's floating-point state: of this process's part."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -52,9 +74,27 @@ class Average:
         for name, value in _floats(module).items():
             value.copy_(self.state[name])
 
+    @contextmanager
+    def in_place(self, module: nn.Module) -> Iterator[None]:
+        """While open, the module has the averaged weights and is in eval mode."""
+        self._swap(module)
+        module.eval()
+        try:
+            yield
+        finally:
+            self._swap(module)
+            module.train()
+
+    @torch.no_grad()
+    def _swap(self, module: nn.Module) -> None:
+        for name, value in _floats(module).items():
+            own = value.clone()
+            value.copy_(self.state[name])
+            self.state[name].copy_(own)
+
 
 def _floats(module: nn.Module) -> dict[str, Tensor]:
-    return {k: v for k, v in module.state_dict().items() if v.is_floating_point()}
+    return {k: own_part(v) for k, v in module.state_dict().items() if v.is_floating_point()}
 
 
 def _replace(path: Path, state: dict) -> None:
@@ -72,17 +112,32 @@ def train(
     work: Path,
     seed: int = 0,
     until: int | None = None,
+    *,
+    schedule: Callable[[int], float] | None = None,
+    pace: Pace | None = None,
+    watch: Watch | None = None,
+    report: Callable[[dict[str, Any]], None] | None = None,
 ) -> nn.Module:
     """Train `module` in place and leave its moving average in it; returns it in eval mode.
 
-    The state goes to `work/<name>.pt` every two minutes and at the end, written whole before it
-    replaces the last one; a run that finds it goes on from there, and a finished one returns at
-    once. The log of the stage is `work/<name>.jsonl`, means over 100 steps. `until` stops before
-    the schedule's end. Raises RuntimeError when the loss is not finite for ten steps in a row.
+    The state goes to `work/<name>.pt` at the pace's rhythm and at the end, written whole before it
+    replaces the last one; a run that finds it goes on from there as if it had never stopped, bit
+    for bit on a CPU, and a finished one returns at once. `work/<name>.jsonl` is the log: means over
+    `pace.log_every` steps and over all processes. `until` stops before the schedule's end.
+    `schedule(step)` gives the learning rate, by default `learning_rate(settings, step)`. `report`
+    gets each line of the log, in the main process. Raises RuntimeError when the gradient is not
+    finite ten times in a row.
     """
+    pace = pace or Pace()
     work.mkdir(parents=True, exist_ok=True)
     checkpoint = work / f"{name}.pt"
     device = accelerator.device
+    state = None
+    if checkpoint.exists():
+        # Mapped where everything goes to a GPU: a big model then is in memory only once.
+        on_gpu = device.type == "cuda"
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=on_gpu)
+        module.load_state_dict(state["module"])
     module.to(device).train()
     optimizer = torch.optim.AdamW(
         module.parameters(),
@@ -90,71 +145,126 @@ def train(
         weight_decay=settings.weight_decay,
         fused=device.type == "cuda",
     )
+    wrapped, optimizer = accelerator.prepare(module, optimizer)
     average = Average(module, settings.ema_decay)
     step = 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.state = state["average"]
+    if state is not None:
+        load_optimizer_state(module, optimizer.optimizer, state["optimizer"])
+        tensors = module.state_dict()
+        average.state = {
+            k: part_of(x, tensors[k]).to(device, copy=True) for k, x in state["average"].items()
+        }
         step = state["step"]
-    wrapped, optimizer = accelerator.prepare(module, optimizer)
+        del state
+    rate = schedule or (lambda step: learning_rate(settings, step))
     # A step's draws depend on the step alone, so a resumed run sees what an unbroken one would.
     generator = torch.Generator(device)
     stop = settings.steps if until is None else min(until, settings.steps)
     saved = logged = time.monotonic()
-    start_step, bad = step, 0
-    sums: dict[str, tuple[Tensor | float, int]] = {}
+    resumed = start_step = step
+    bad = 0
+    meter = _Meter()
 
     def save() -> None:
+        tensors = module.state_dict()
+        content = {
+            "module": {k: whole(x) for k, x in tensors.items()},
+            "optimizer": optimizer_state(module, optimizer.optimizer),
+            "average": {k: joined(x, tensors[k]) for k, x in average.state.items()},
+            "step": step,
+        }
         if accelerator.is_main_process:
-            _replace(
-                checkpoint,
-                {
-                    "module": module.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "average": average.state,
-                    "step": step,
-                },
-            )
+            _replace(checkpoint, content)
 
-    with (work / f"{name}.jsonl").open("a") as log:
+    with _open_log(work / f"{name}.jsonl", step, accelerator) as log:
+
+        def write(line: dict[str, Any]) -> None:
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+            if report and "step" in line and accelerator.is_main_process:
+                report(line)
+
         if step == 0:
-            log.write(json.dumps({"settings": asdict(settings)}) + "\n")
+            write({"settings": asdict(settings)})
         while step < stop:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(settings, step)
-            generator.manual_seed(seed * 1_000_003 + step * 1009 + accelerator.process_index)
-            with accelerator.autocast():
-                value, figures = loss(wrapped, step, generator)
+                group["lr"] = rate(step)
             optimizer.zero_grad(set_to_none=True)
-            accelerator.backward(value)
+            for part in range(pace.accumulation):
+                call = step * pace.accumulation + part
+                draws = seed * 1_000_003 + call * 1009 + accelerator.process_index
+                generator.manual_seed(draws)
+                torch.manual_seed(draws)  # dropout knows the global generator only
+                last = part == pace.accumulation - 1
+                with nullcontext() if last else accelerator.no_sync(wrapped):
+                    with accelerator.autocast():
+                        value, figures = loss(wrapped, call, generator)
+                    accelerator.backward(value / pace.accumulation)
+                meter.add({"loss": value, **figures})
             norm = accelerator.clip_grad_norm_(module.parameters(), settings.clip)
+            # The norm is the same in all processes, so they agree on what follows.
             if step % 10 == 0 or bad:
-                bad = 0 if bool(torch.isfinite(value) & torch.isfinite(norm)) else bad + 1
+                bad = 0 if bool(torch.isfinite(whole(norm))) else bad + 1
                 if bad >= 10:
                     raise RuntimeError(f"{name}: the loss has not been finite for {bad} steps")
-            if not bad:
+            # In half precision the scaler itself skips such steps, and learns from them.
+            if not bad or accelerator.scaler is not None:
                 optimizer.step()
-                average.update(module, step)
+                if not optimizer.step_was_skipped:
+                    average.update(module, step)
             step += 1
-            for key, figure in {"loss": value, **figures}.items():
-                total, count = sums.get(key, (0.0, 0))
-                sums[key] = total + figure.detach().float(), count + 1
             now = time.monotonic()
-            if accelerator.is_main_process and (step % 100 == 0 or step == stop):
-                rate = (step - start_step) * settings.batch / (now - logged + 1e-9)
-                means = {k: round(float(total) / count, 4) for k, (total, count) in sums.items()}
-                line = {"step": step, "samples_per_s": round(rate, 1), **means}
-                sums.clear()
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                print(name, json.dumps(line), flush=True)
+            if step % pace.log_every == 0 or step == stop:
+                speed = (step - start_step) * settings.batch / (now - logged + 1e-9)
+                line = {"step": step, "samples_per_s": round(speed, 1), **meter.take(accelerator)}
+                write(line)
+                if accelerator.is_main_process:
+                    print(name, json.dumps(line), flush=True)
                 logged, start_step = now, step
-            if now - saved > SAVE_SECONDS:
+            if watch and (step == stop or (pace.watch_every and step % pace.watch_every == 0)):
+                with average.in_place(module), torch.no_grad(), accelerator.autocast():
+                    figures = watch(wrapped, step)
+                write({"step": step, **figures})
+            due = step % pace.save_every == 0 if pace.save_every else now - saved > SAVE_SECONDS
+            if due and step < stop:
                 save()
                 saved = now
-        if start_step or step:
+        if step > resumed:
             save()
     average.copy_to(module)
     return module.eval()
+
+
+def _open_log(path: Path, step: int, accelerator: Accelerator) -> TextIO:
+    """The log to append to, without what a killed run wrote after its last saved step."""
+    if not accelerator.is_main_process:
+        return open(os.devnull, "a")
+    if path.exists():
+        lines = [x for x in path.read_text().splitlines(True) if x.endswith("\n")]
+        kept = [x for x in lines if step and json.loads(x).get("step", 0) <= step]
+        path.write_text("".join(kept))
+    return path.open("a")
+
+
+class _Meter:
+    """Figures since the last line of the log."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Tensor | float, int]] = {}
+
+    def add(self, figures: dict[str, Tensor]) -> None:
+        for key, figure in figures.items():
+            total, count = self._sums.get(key, (0.0, 0))
+            self._sums[key] = total + figure.detach().float(), count + 1
+
+    def take(self, accelerator: Accelerator) -> dict[str, float]:
+        """Their means over the steps and the processes, to six digits; begins anew."""
+        if not self._sums:
+            return {}
+        means = torch.stack(
+            [torch.as_tensor(x, device=accelerator.device) / n for x, n in self._sums.values()]
+        )
+        values = accelerator.reduce(means, "mean").tolist()  # type: ignore[union-attr]
+        taken = {key: float(f"{x:.6g}") for key, x in zip(self._sums, values, strict=True)}
+        self._sums.clear()
+        return taken

@@ -41,6 +41,7 @@ class DemoSettings:
     judge_batch: int
     person: StageSettings
     face: StageSettings
+    vcm: StageSettings
     latent_samples: int | None = None
     """Samples that the second stage uses, from the first on; all where None."""
     text_share: float = 0.15
@@ -78,6 +79,7 @@ GPU = DemoSettings(
     judge_batch=128,
     person=StageSettings(6000, 64, 2e-3),
     face=StageSettings(4000, 256, 2e-3),
+    vcm=StageSettings(5000, 256, 1e-3),
     compile_blocks=True,
 )
 
@@ -100,8 +102,9 @@ CPU = replace(
     mixed_precision="no",
     judge_steps=700,
     judge_batch=16,
-    person=StageSettings(6600, 8, 2e-3, warm_up=60, constant_until=0.6, ema_decay=0.995),
+    person=StageSettings(8000, 8, 2e-3, warm_up=60, constant_until=0.6, ema_decay=0.995),
     face=StageSettings(3200, 48, 2e-3, warm_up=60, ema_decay=0.995),
+    vcm=StageSettings(3000, 12, 1e-3, warm_up=40, ema_decay=0.99),
     compile_blocks=False,
 )
 
@@ -124,6 +127,7 @@ SMOKE = replace(
     judge_batch=4,
     person=StageSettings(2, 3, 1e-3, warm_up=1),
     face=StageSettings(2, 4, 1e-3, warm_up=1),
+    vcm=StageSettings(2, 2, 1e-3, warm_up=1),
 )
 
 PRESETS = {"gpu": GPU, "cpu": CPU, "smoke": SMOKE}

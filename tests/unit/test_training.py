@@ -18,12 +18,14 @@ from pose_transfer.demo.network_files import FACE_FILE, PERSON_FILE
 from pose_transfer.demo.people import load_person_network
 from pose_transfer.evaluation.models import TinyAutoencoder
 from pose_transfer.fpdm import load_checkpoint
+from pose_transfer.fpdm.unet import pose_added
 from pose_transfer.mannequin import LABELS, render, sample_identity, sample_pose
 from pose_transfer.pose import draw
 from pose_transfer.training import demo, export
 from pose_transfer.training.autoencoder import TrainableAutoencoder
 from pose_transfer.training.batches import Batches
 from pose_transfer.training.correspondence import wanted_attention
+from pose_transfer.training.diffusion import DemoDiffusion
 from pose_transfer.training.faces import draw_crops, face_geometry, visible_faces
 from pose_transfer.training.loop import learning_rate, train
 from pose_transfer.training.scenes import OUTSIDE, draw_scenes
@@ -250,6 +252,28 @@ def test_exported_autoencoder_is_the_trained_one():
         wanted = ((narrow.decode(raw) + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1)
     assert torch.allclose(latents, (raw - mean) / std, atol=1e-5)
     assert torch.allclose(decoded, wanted, atol=1e-5)
+
+
+@torch.no_grad()
+def test_base_alone_is_the_network_of_text_steps():
+    torch.manual_seed(0)
+    fpdm = DemoDiffusion().fpdm.eval()
+    assert fpdm.unet is not None
+    latents, tokens = torch.randn(1, 8, 8, 8), torch.randn(1, 5, 128)
+    pose, fusion = torch.randn(1, 64, 8, 8), torch.randn(1, 128)
+    full = fpdm.predict_noise(latents, 500, tokens, pose, fusion)
+    text = fpdm.predict_noise(latents, 500, tokens, pose, torch.zeros_like(fusion))
+
+    export.fold_empty_fusion(fpdm)
+
+    nothing = torch.zeros(1, 256)
+    assert fpdm.time_offset(torch.zeros_like(fusion)).abs().max() < 1e-6
+    with pose_added(fpdm.unet, pose):
+        base = fpdm.unet(latents, 500, tokens, class_labels=nothing, return_dict=False)[0]
+    assert torch.allclose(base, text, atol=1e-5)
+    again = fpdm.predict_noise(latents, 500, tokens, pose, fusion)
+    assert torch.allclose(again, full, atol=1e-5)
+    assert not torch.allclose(text, full, atol=1e-3)
 
 
 def test_wanted_attention_points_at_the_same_place():

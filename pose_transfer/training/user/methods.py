@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The methods that can be trained. A new one is a settings dataclass, a task, and a line here."""
+
+from __future__ import annotations
+
+from .fpdm import FPDMSettings, FPDMTask
+from .ipf import IPFSettings, IPFTask
+from .task import Method
+
+METHODS = {
+    "ipf": Method("FPDM's first stage: image tower and Combiner", IPFSettings, IPFTask),
+    "fpdm": Method("FPDM's second stage: the diffusion model", FPDMSettings, FPDMTask),
+}

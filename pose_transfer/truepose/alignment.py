@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""CAA: CLIP features of the source align the attention of SourceNet and TargetNet.
+
+Xu et al., "TruePose", arXiv 2502.03426. [P] CLIP features of the source align the two nets. [D]
+Both nets take the same tokens, made of the source's CLIP embedding, as cross-attention context; in
+the region-wise form each region's crop gives tokens of its own, and a token of the picture attends
+to them with its own regions as the prior; an alignment loss pulls the two nets' attention to those
+tokens together, region by region.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ImageTokens(nn.Module):
+    """[D] CLIP embeddings as context: (B, E) -> (B, tokens, D)."""
+
+    def __init__(self, embed_width: int, context_width: int, tokens: int) -> None:
+        super().__init__()
+        self.tokens = tokens
+        self.project = nn.Linear(embed_width, tokens * context_width)
+        self.norm = nn.LayerNorm(context_width)
+
+    def forward(self, embeds: Tensor) -> Tensor:
+        return self.norm(self.project(embeds).unflatten(-1, (self.tokens, -1)))
+
+
+def region_context_bias(regions: Tensor, context_regions: Tensor, beta: float) -> Tensor:
+    """[D] Region-wise CAA: what is added to cross-attention logits, (B, N, K).
+
+    `regions` (B, N, R) are the soft masks of the picture's tokens; `context_regions` (K, R) is 1
+    where context token k was made of the crop of region r. A token of zeros was made of the whole
+    picture and gets no bias: everything may attend to it.
+    """
+    prior = torch.log(1e-3 + regions @ context_regions.mT.to(regions))
+    return beta * prior * context_regions.sum(-1).to(regions)
+
+
+def pooled_attention(weights: Tensor, regions: Tensor) -> Tensor:
+    """Cross-attention weights (B, N, K), averaged over each region (B, N, R): (B, R, K)."""
+    return regions.mT @ weights / regions.sum(1)[..., None].clamp_min(1e-6)
+
+
+def alignment_loss(
+    source_weights: Tensor,
+    target_weights: Tensor,
+    source_regions: Tensor,
+    target_regions: Tensor,
+) -> Tensor:
+    """[D] L2 between the two nets' region-pooled attention to the shared tokens, a scalar.
+
+    Weights (B, N_s, K) and (B, N_t, K), means over heads, each row a distribution; regions
+    (B, N_s, R) and (B, N_t, R). Regions that either picture does not show do not count.
+    """
+    there = (source_regions.sum(1) > 0.5) & (target_regions.sum(1) > 0.5)  # (B, R), in tokens
+    squared = F.mse_loss(
+        pooled_attention(source_weights, source_regions),
+        pooled_attention(target_weights, target_regions),
+        reduction="none",
+    ).sum(-1)
+    return (squared * there).sum() / there.sum().clamp_min(1)

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Keys of tuned LoRAs, and their files: found again, listed, pruned, never half there."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from pose_transfer.errors import CheckpointError
+from pose_transfer.oneposetrans import cache
+from pose_transfer.oneposetrans.cache import TunedLoRA
+from pose_transfer.oneposetrans.fingerprint import Fingerprint
+
+
+def tuned(frames: int = 2) -> TunedLoRA:
+    generator = torch.Generator().manual_seed(0)
+    return TunedLoRA(
+        {"lora_unet_x.lora_up.weight": torch.randn(4, 2, generator=generator).half()},
+        (0.5, 0.25),
+        torch.rand(frames, 8, 6, 3, generator=generator),
+        {"caption": "A woman with face, a red shirt."},
+    )
+
+
+def test_what_was_saved_is_found_again(tmp_path: Path) -> None:
+    assert cache.load(tmp_path, "k") is None
+    cache.save(tmp_path / "new", "k", tuned())
+    found = cache.load(tmp_path / "new", "k")
+    assert found is not None
+    assert found.loss == (0.5, 0.25) and found.about == {"caption": tuned().about["caption"]}
+    assert found.tensors.keys() == tuned().tensors.keys()
+    assert all(torch.equal(x, tuned().tensors[name]) for name, x in found.tensors.items())
+    torch.testing.assert_close(found.previews, tuned().previews, atol=0.5 / 255 + 1e-6, rtol=0)
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["k.png", "k.safetensors"]
+
+
+def test_a_lost_preview_does_not_lose_the_lora(tmp_path: Path) -> None:
+    cache.save(tmp_path, "k", tuned()).with_suffix(".png").unlink()
+    found = cache.load(tmp_path, "k")
+    assert found is not None and found.previews.shape[-1] == 3
+
+
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path) -> None:
+    path = cache.save(tmp_path, "k", tuned())
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(CheckpointError, match=r"k\.safetensors"):
+        cache.load(tmp_path, "k")
+
+
+def test_listing_and_pruning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for age, key in enumerate(("new", "old", "oldest")):
+        path = cache.save(tmp_path, key, tuned())
+        used = time.time() - 100 * age
+        os.utime(path, (used, used))
+    (tmp_path / "strange.safetensors").write_bytes(b"not ours")
+    (tmp_path / ".dead.safetensors.x").write_bytes(b"half")
+    os.utime(tmp_path / ".dead.safetensors.x", (0, 0))
+    (tmp_path / ".alive.safetensors.y").write_bytes(b"being written")
+
+    assert cache.main(["list", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["new", "old", "oldest"]
+    assert "red shirt" in lines[1] and "0.2500" in lines[1]
+
+    assert cache.load(tmp_path, "oldest") is not None  # used now: it is the newest
+    assert cache.main(["prune", str(tmp_path), "--keep", "2"]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        ".alive.safetensors.y", "new.png", "new.safetensors", "oldest.png", "oldest.safetensors",
+        "strange.safetensors",
+    ]  # fmt: skip
+    assert cache.main(["list", str(tmp_path / "nowhere")]) == 1
+
+
+KILLED = """
+import sys, threading
+from pathlib import Path
+import torch
+from pose_transfer.oneposetrans import cache
+lora = cache.TunedLoRA(
+    {str(i): torch.zeros(1000, 1000) for i in range(50)}, (1.0,), torch.zeros(1, 8, 8, 3), {}
+)
+print("ready", flush=True)
+while True:
+    cache.save(Path(sys.argv[1]), "k", lora)
+"""
+
+
+def test_a_kill_while_writing_leaves_no_half_file(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    while not any(tmp_path.glob(".k.safetensors.*")):  # a file is being written
+        assert process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert any(tmp_path.glob(".k.*")), "it was killed while writing"
+    found = cache.load(tmp_path, "k")  # whole or not there: a half one raises
+    assert found is None or len(found.tensors) == 50
+
+
+def key(**values: Any) -> str:
+    made = Fingerprint()
+    for name, value in values.items():
+        made.add(name, value)
+    return made.key
+
+
+def scaled(factor: float) -> Any:
+    return lambda x: x * factor
+
+
+class Patch:
+    def __init__(self, strength: float, weights: tuple[torch.Tensor, ...]) -> None:
+        self.strength, self.weights = strength, weights
+
+
+def test_equal_things_have_one_key() -> None:
+    def make() -> dict[str, Any]:
+        return {
+            "image": torch.arange(6.0),
+            "function": scaled(2.0),
+            "patch": [Patch(0.5, (torch.ones(2, 2),))],
+            "options": {"b": 1, "a": None},
+        }
+
+    assert key(**make()) == key(**make())
+    reordered = {**make(), "options": {"a": None, "b": 1}}
+    assert key(**make()) == key(**reordered)
+
+
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        (torch.zeros(4), torch.tensor([0.0, 0.0, 0.0, 1e-7])),
+        (torch.zeros(4), torch.zeros(2, 2)),
+        (torch.zeros(4), torch.zeros(4).half()),
+        (scaled(1.0), scaled(2.0)),
+        (Patch(1.0, ()), Patch(0.5, ())),
+        (Patch(1.0, (torch.zeros(2),)), Patch(1.0, (torch.ones(2),))),
+        ({"a": 1}, {"a": True}),
+        (1, 1.0),
+        (["ab"], ["a", "b"]),
+        (nn.Linear(2, 2), nn.Linear(2, 2)),
+    ],
+)
+def test_what_differs_has_another_key(one: Any, other: Any) -> None:
+    assert key(value=one) != key(value=other)
+
+
+def test_loops_between_objects_end() -> None:
+    one, other = Patch(1.0, ()), Patch(2.0, ())
+    one.friend, other.friend = other, one  # type: ignore[attr-defined]
+    assert len(key(value=one)) == 32
+
+
+def test_weights_are_told_apart_by_a_sample_of_all_tensors() -> None:
+    def weights_key(**weights: torch.Tensor) -> str:
+        made = Fingerprint()
+        made.add_weights("model", weights)
+        return made.key
+
+    generator = torch.Generator().manual_seed(0)
+    a, b = torch.randn(2, 300, 300, generator=generator)
+    same = weights_key(a=a, b=b)
+    assert weights_key(b=b.clone(), a=a.clone()) == same
+    assert weights_key(a=a, b=b + 1e-3) != same, "trained on"
+    assert weights_key(a=b, b=a) != same, "exchanged"
+    assert weights_key(a=a, b=b.bfloat16()) != same, "converted"
+
+
+def test_a_full_size_model_takes_no_second() -> None:
+    weights = {str(i): torch.empty(1280, 1280) for i in range(300)}
+    start = time.perf_counter()
+    Fingerprint().add_weights("model", weights)
+    assert time.perf_counter() - start < 1.0
