@@ -10,7 +10,7 @@ endif
 SET_UP := $(BASE) .ci/setup.py
 RUN := $(SET_UP) run
 
-.PHONY: help demo host lint test test-unit test-host bench-quality train-demo clean
+.PHONY: help demo host lint test test-unit test-host bench bench-quality check-full-size train-demo clean
 
 help:
 	@echo 'make demo           a person re-posed in the real ComfyUI; the picture lands in output/'
@@ -21,6 +21,8 @@ help:
 	@echo 'make host           set up ComfyUI and its environment for development'
 	@echo 'make train-demo     train the demo models (hours on a CPU, minutes on a GPU)'
 	@echo 'make bench-quality  measure them on held-out pairs; writes docs/benchmark.md'
+	@echo 'make bench          measure what the methods cost beside plain sampling and tuning'
+	@echo 'make check-full-size  FPDM at its released size, with random weights (24 GB, minutes)'
 	@echo 'make clean          remove caches and output of this clone'
 
 host:
@@ -44,8 +46,17 @@ test-unit:
 test-host:
 	$(RUN) --browser -m pytest tests/host tests/browser $(ARGS)
 
+bench:
+	$(RUN) tests/bench/bench_fpdm.py
+	$(RUN) tests/bench/bench_tuning.py
+	$(RUN) tests/bench/bench_vcm.py
+	$(RUN) tests/bench/bench_truepose.py
+
 bench-quality:
-	$(RUN) -m pose_transfer.evaluation $(ARGS)
+	$(RUN) -m pose_transfer.evaluation demo $(ARGS)
+
+check-full-size:
+	$(RUN) tests/bench/check_full_size.py $(ARGS)
 
 train-demo:
 	$(RUN) -m pose_transfer.training.demo $(ARGS)

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from comfy_api.latest import io
 
 from ..pose_transfer.images import from_uint8
 from ..pose_transfer.mannequin import LABELS, render
+from ..pose_transfer.mannequin.motion import render_motion
 from ..pose_transfer.pose import write_keypoints
 from ..pose_transfer.types import Parsing
 from .sockets import FPDMWeights, PersonParsing, PoseKeypoint
@@ -117,4 +119,78 @@ class DemoPerson(io.ComfyNode):
             source.caption,
             write_keypoints([source.pose]),
             Parsing(source.parsing[None], LABELS),
+        )
+
+
+class DemoMotion(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PoseTransferDemoMotion",
+            display_name="Demo Motion",
+            category=CATEGORY,
+            description="A made-up person who moves from one pose to another: keypoints of every "
+            "frame, and the rendered film to compare a result with. 256 px high, 192 px wide.",
+            search_aliases=["mannequin", "test video", "example motion", "animation", "film"],
+            inputs=[
+                io.Int.Input(
+                    "identity",
+                    default=19,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=True,
+                    tooltip="Seed of the person, as in Demo Person. The keypoints have this "
+                    "person's proportions.",
+                ),
+                io.Int.Input(
+                    "start_pose",
+                    default=29,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=True,
+                    tooltip="Seed of the first frame's pose. Numbers that end in 9 were never "
+                    "trained on.",
+                ),
+                io.Int.Input(
+                    "end_pose",
+                    default=9,
+                    min=0,
+                    max=MAX_SEED,
+                    control_after_generate=True,
+                    tooltip="Seed of the last frame's pose.",
+                ),
+                io.Int.Input(
+                    "frames", default=12, min=2, max=1000, tooltip="How many frames the film has."
+                ),
+                io.Boolean.Input(
+                    "loop",
+                    default=False,
+                    tooltip="Go there and back, so that the film can be repeated without a jump.",
+                ),
+            ],
+            outputs=[
+                PoseKeypoint.Output(
+                    display_name="pose",
+                    tooltip="Keypoints of every frame, for FPDM Sequence and Draw Pose.",
+                ),
+                io.Image.Output(
+                    display_name="truth", tooltip="The person in every frame, for Compare."
+                ),
+                PersonParsing.Output(
+                    display_name="parsing",
+                    tooltip="Which pixel of each truth is hair, face, upper or lower garment, "
+                    "arms, legs, shoes, background.",
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, identity: int, start_pose: int, end_pose: int, frames: int, loop: bool
+    ) -> io.NodeOutput:
+        film = render_motion(identity, start_pose, end_pose, frames, loop)
+        return io.NodeOutput(
+            write_keypoints([sample.pose for sample in film]),
+            from_uint8(np.stack([sample.image for sample in film])),
+            Parsing(np.stack([sample.parsing for sample in film]), LABELS),
         )

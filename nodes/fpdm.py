@@ -7,6 +7,7 @@ be added to the start of every ComfyUI that has the pack.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +16,11 @@ from comfy_api.latest import io
 from ..pose_transfer.errors import PoseTransferError
 from ..pose_transfer.images import as_rgb, bhwc_to_bchw, broadcast_batches
 from . import host
+from .guidance import more_inputs, read_guidance, weight_inputs
 from .sockets import FPDMCondition, FPDMModel, FPDMWeights, Fusion, FusionEmbedding
 
 DEMO = "mannequin demo (comes with the pack)"
+IN_CHECKPOINT = "in the checkpoint"
 CATEGORY = "pose transfer/fpdm"
 LATENT_FACTOR = 8
 
@@ -25,6 +28,7 @@ LATENT_FACTOR = 8
 class LoadFPDM(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        files = host.fpdm_files()
         return io.Schema(
             node_id="PoseTransferLoadFPDM",
             display_name="Load FPDM",
@@ -35,11 +39,25 @@ class LoadFPDM(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
-                    options=[DEMO, *host.fpdm_files()],
+                    options=[DEMO, *files],
                     default=DEMO,
                     tooltip="A file in models/pose_transfer/fpdm (.safetensors or .ckpt), or the "
                     "demo that re-poses rendered mannequins only.",
-                )
+                ),
+                io.Combo.Input(
+                    "fusion",
+                    options=[IN_CHECKPOINT, *files],
+                    default=IN_CHECKPOINT,
+                    optional=True,
+                    tooltip="Stage 1's file (last.ckpt), for a checkpoint without a fusion model, "
+                    "or to try another one. The released stage 2 holds its own.",
+                ),
+                io.Vae.Input(
+                    "vae",
+                    optional=True,
+                    tooltip="Stable Diffusion's VAE, for a checkpoint without one, or to use "
+                    "another. It is passed on in place of the checkpoint's.",
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="The UNet. LoRAs and the like go here, before Apply FPDM."),
@@ -51,30 +69,46 @@ class LoadFPDM(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, checkpoint: str) -> bool | str:
-        if checkpoint != DEMO:
-            try:
-                host.fpdm_path(checkpoint)
-            except PoseTransferError as error:
-                return str(error)
+    def validate_inputs(cls, checkpoint: str, fusion: str = IN_CHECKPOINT) -> bool | str:
+        try:
+            _chosen_files(checkpoint, fusion)
+        except PoseTransferError as error:
+            return str(error)
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, checkpoint: str) -> str:
+    def fingerprint_inputs(
+        cls, checkpoint: str, fusion: str = IN_CHECKPOINT, vae: Any = None
+    ) -> str:
         """A file that was replaced under the same name is read again."""
-        if checkpoint == DEMO:
-            return checkpoint
-        found = host.fpdm_path(checkpoint).stat()
-        return f"{checkpoint} {found.st_size} {found.st_mtime_ns}"
+        found = [file and file.stat() for file in _chosen_files(checkpoint, fusion)]
+        stamps = [stat and (stat.st_size, stat.st_mtime_ns) for stat in found]
+        return f"{checkpoint} {fusion} {stamps}"
 
     @classmethod
-    def execute(cls, checkpoint: str) -> io.NodeOutput:
+    def execute(
+        cls, checkpoint: str, fusion: str = IN_CHECKPOINT, vae: Any = None
+    ) -> io.NodeOutput:
         from . import loading
 
-        if checkpoint == DEMO:
+        path, fusion_path = _chosen_files(checkpoint, fusion)
+        if path is None:
             demo = loading.load_demo()
-            return io.NodeOutput(demo.model, demo.fpdm, demo.vae)
-        return io.NodeOutput(*loading.load_fpdm(host.fpdm_path(checkpoint)))
+            return io.NodeOutput(demo.model, demo.fpdm, demo.vae if vae is None else vae)
+        return io.NodeOutput(*loading.load_fpdm(path, fusion_path, vae))
+
+
+def _chosen_files(checkpoint: str, fusion: str) -> tuple[Path | None, Path | None]:
+    """The files of Load FPDM's two choices, None for the demo and for 'in the checkpoint'."""
+    if checkpoint == DEMO and fusion != IN_CHECKPOINT:
+        raise PoseTransferError(
+            f"The demo has a fusion model of its own and cannot take {fusion!r}. Set fusion to "
+            f"'{IN_CHECKPOINT}', or choose a checkpoint of FPDM's second stage."
+        )
+    return (
+        None if checkpoint == DEMO else host.fpdm_path(checkpoint),
+        None if fusion == IN_CHECKPOINT else host.fpdm_path(fusion),
+    )
 
 
 class FusionEmbeddingNode(io.ComfyNode):
@@ -172,7 +206,7 @@ class ApplyFPDM(io.ComfyNode):
     ) -> io.NodeOutput:
         from .patches import fpdm as patches
 
-        source, pose_map = as_rgb(source, "source"), _crop_to_latents(as_rgb(pose_map, "pose map"))
+        source, pose_map = as_rgb(source, "source"), crop_to_latents(as_rgb(pose_map, "pose map"))
         tokens, condition = _conditions(fpdm, source, pose_map, fusion_embedding)
         zeros = FPDMCondition(
             None, condition.time_offset_without_fusion, condition.time_offset_without_fusion
@@ -204,27 +238,8 @@ class FPDMGuiderNode(io.ComfyNode):
                 io.Model.Input("model", tooltip="From Apply FPDM."),
                 io.Conditioning.Input("positive", tooltip="From Apply FPDM."),
                 io.Conditioning.Input("negative", tooltip="From Apply FPDM."),
-                io.Float.Input(
-                    "source_weight",
-                    default=2.0,
-                    min=0.0,
-                    max=20.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="How strongly pose and source's details are followed. 1 is the model's "
-                    "own opinion, the paper's value is 2.",
-                ),
-                io.Float.Input(
-                    "fusion_weight",
-                    default=2.0,
-                    min=0.0,
-                    max=20.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="How strongly the fusion embedding is followed on top of that. 0 "
-                    "leaves it out, the paper's value is 2. With equal weights a third of the work "
-                    "is saved, because one of the three predictions cancels.",
-                ),
+                *weight_inputs(),
+                *more_inputs(),
             ],
             outputs=[io.Guider.Output(tooltip="For SamplerCustomAdvanced.")],
         )
@@ -237,16 +252,16 @@ class FPDMGuiderNode(io.ComfyNode):
         negative: list[Any],
         source_weight: float,
         fusion_weight: float,
+        **more: Any,
     ) -> io.NodeOutput:
         from .patches.fpdm import FPDMGuider
 
-        guider = FPDMGuider(model)
+        guider = FPDMGuider(model, read_guidance(source_weight, fusion_weight, **more))
         guider.set_conds(positive, negative)
-        guider.set_weights(source_weight, fusion_weight)
         return io.NodeOutput(guider)
 
 
-def _crop_to_latents(pose_map: torch.Tensor) -> torch.Tensor:
+def crop_to_latents(pose_map: torch.Tensor) -> torch.Tensor:
     """The middle of the picture whose sides are multiples of 8: BHWC -> BHWC."""
     height, width = (side - side % LATENT_FACTOR for side in pose_map.shape[1:3])
     if not height or not width:

@@ -23,14 +23,20 @@ from ..pose_transfer.errors import CheckpointError, PoseTransferError
 from ..pose_transfer.weights import missing
 
 FPDM_FOLDER = "pose_transfer_fpdm"
+TRUEPOSE_FOLDER = "pose_transfer_truepose"
 POSE_FOLDER = "pose_transfer_pose"
 PARSING_FOLDER = "pose_transfer_parsing"
 INSIGHTFACE_FOLDER = "insightface"
+IPADAPTER_FOLDER = "ipadapter"
+INSTANTID_FOLDER = "instantid"
 _FOLDERS = {
     FPDM_FOLDER: ("pose_transfer/fpdm", {".safetensors", ".ckpt"}),
+    TRUEPOSE_FOLDER: ("pose_transfer/truepose", {".safetensors", ".pth"}),
     POSE_FOLDER: ("pose_transfer/pose", {".onnx", ".pth"}),
     PARSING_FOLDER: ("pose_transfer/parsing", {".onnx", ".safetensors"}),
     INSIGHTFACE_FOLDER: ("insightface", {".onnx"}),
+    IPADAPTER_FOLDER: ("ipadapter", {".safetensors", ".bin"}),
+    INSTANTID_FOLDER: ("instantid", {".safetensors", ".bin"}),
 }
 # Where the pack comfyui_controlnet_aux keeps the same files, below the host's custom nodes.
 _POSE_FILES_ELSEWHERE = tuple(
@@ -48,6 +54,14 @@ def register_model_folders() -> None:
         # The host makes a new entry with an empty set, which would list every file.
         paths, known = folder_paths.folder_names_and_paths[name]
         folder_paths.folder_names_and_paths[name] = (paths, set(known) | extensions)
+    # What Save FPDM writes can be loaded at once, as with the host's own output/checkpoints.
+    folder_paths.add_model_folder_path(
+        FPDM_FOLDER, str(Path(folder_paths.get_output_directory(), "pose_transfer", "fpdm"))
+    )
+    # Tuned LoRAs are LoRAs like any other, for the host's own loader too.
+    folder_paths.add_model_folder_path(
+        "loras", str(Path(folder_paths.get_output_directory(), "pose_transfer", "loras"))
+    )
     for custom_nodes in folder_paths.get_folder_paths("custom_nodes"):
         for folder in _POSE_FILES_ELSEWHERE:
             found = Path(custom_nodes, *folder.split("/"))
@@ -75,6 +89,23 @@ def model_files(folder: str, model: str, names: Sequence[str]) -> list[Path]:
     return [Path(path) for path in found.values() if path is not None]
 
 
+def lora_files() -> list[str]:
+    """Names of all LoRAs that the host finds, tuned ones among them."""
+    return folder_paths.get_filename_list("loras")
+
+
+def lora_path(name: str) -> Path:
+    """The file of that name; CheckpointError tells where it was looked for."""
+    found = folder_paths.get_full_path("loras", name)
+    if found is None:
+        searched = ", ".join(folder_paths.get_folder_paths("loras"))
+        raise CheckpointError(
+            f"There is no LoRA called {name!r}. Searched: {searched}. Put the file there, press R "
+            "to refresh the list, and choose it."
+        )
+    return Path(found)
+
+
 def fpdm_files() -> list[str]:
     """Names of the FPDM checkpoints, relative to the searched folders."""
     return folder_paths.get_filename_list(FPDM_FOLDER)
@@ -88,6 +119,23 @@ def fpdm_path(name: str) -> Path:
         raise CheckpointError(
             f"There is no FPDM checkpoint called {name!r}. Searched: {searched}. Put the file "
             "there (.safetensors or .ckpt), press R to refresh the list, and choose it."
+        )
+    return Path(found)
+
+
+def files_in(folder: str) -> list[str]:
+    """Names of the files in the host's folders of that name, relative to them."""
+    return folder_paths.get_filename_list(folder)
+
+
+def file_in(folder: str, name: str) -> Path:
+    """The file of that name; CheckpointError tells where it was looked for."""
+    found = folder_paths.get_full_path(folder, name)
+    if found is None:
+        searched = ", ".join(folder_paths.get_folder_paths(folder))
+        raise CheckpointError(
+            f"There is no file {name!r} in {searched}. Put it there, press R to refresh the list, "
+            "and choose it."
         )
     return Path(found)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From weight files to what the loader nodes put out."""
+"""From weight files to what the loader nodes put out, and back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import torch
 from ..pose_transfer.demo import models as demo_models
 from ..pose_transfer.demo.architecture import SCHEDULER
 from ..pose_transfer.errors import CheckpointError
-from ..pose_transfer.fpdm import FPDM, load_checkpoint
+from ..pose_transfer.fpdm import FPDM, load_checkpoint, save_checkpoint
+from ..pose_transfer.fpdm.checkpoint import build_part
+from ..pose_transfer.fpdm.convert import DTYPES, with_base
 from . import host, stock_models
 from .once import load_once
 from .sockets import FPDMModel
@@ -56,29 +58,68 @@ def _load_demo(base_path: Path, fpdm_path: Path) -> DemoModels:
     )
 
 
-def load_fpdm(path: Path) -> tuple[Any, FPDMModel, Any]:
-    """MODEL, FPDM_MODEL and VAE of a checkpoint; the FPDM keeps neither UNet nor autoencoder."""
-    fpdm = load_checkpoint(path)
+def load_fpdm(
+    path: Path, fusion_path: Path | None = None, vae: Any | None = None
+) -> tuple[Any, FPDMModel, Any]:
+    """MODEL, FPDM_MODEL and VAE of a checkpoint; the FPDM keeps neither UNet nor autoencoder.
+
+    `fusion_path`: stage 1's file; `vae`: taken in place of the checkpoint's. The weights stay
+    mapped into memory as the files store them until the host copies them.
+    """
+    fpdm = load_checkpoint(path, fusion_path, dtype=None)
     if fpdm.unet is None:
         raise CheckpointError(
             f"{path} holds no UNet (sd_model.unet.*), so there is no MODEL to steer. Choose the "
             "checkpoint of FPDM's second stage."
         )
-    unet, vae = fpdm.unet, fpdm.vae
+    unet, own_vae = fpdm.unet, fpdm.vae
     fpdm.unet = fpdm.vae = None
-    scale = SD_LATENT_SCALE if vae is None else vae.config["scaling_factor"]
     model = stock_models.build_model(
         unet.state_dict(),
         unet.config,
         prediction=fpdm.preprocess.prediction_type,
-        latent_format=stock_models.LatentFormat(scale, unet.config["in_channels"]),
+        latent_format=stock_models.LatentFormat(
+            _latent_scale(fpdm, own_vae), unet.config["in_channels"]
+        ),
     )
-    stock_vae = (
-        host.absent(f"{path.name} holds no autoencoder. Load Stable Diffusion's with Load VAE.")
-        if vae is None
-        else stock_models.build_vae(vae.state_dict(), vae.config)
-    )
-    return model, _payload(fpdm, path.name), stock_vae
+    if vae is None:
+        vae = (
+            host.absent(
+                f"{path.name} holds no autoencoder. Connect Stable Diffusion's (Load VAE) to the "
+                "vae input of Load FPDM."
+            )
+            if own_vae is None
+            else stock_models.build_vae(own_vae.state_dict(), own_vae.config)
+        )
+    return model, _payload(fpdm, path.name), vae
+
+
+def save_fpdm(path: Path, model: Any, fpdm: FPDMModel, vae: Any | None, dtype: str) -> None:
+    """One file of what Load FPDM put out, with the LoRAs that MODEL has got since.
+
+    `dtype`: a key of `pose_transfer.fpdm.convert.DTYPES`. Raises CheckpointError where MODEL or
+    VAE cannot be FPDM's.
+    """
+    tensors, config = stock_models.unet_weights(model)
+    unet, autoencoder = build_part("unet", config, tensors), None
+    scale = model.get_model_object("latent_format").scale_factor
+    if vae is not None:
+        tensors, config = stock_models.vae_weights(vae)
+        autoencoder = build_part("vae", {**config, "scaling_factor": scale}, tensors)
+    try:
+        whole = with_base(fpdm.fpdm, unet, autoencoder, scale)
+    except ValueError as error:
+        raise CheckpointError(
+            f"MODEL and FPDM do not belong together: {error}. Connect those of one loader."
+        ) from error
+    provenance = {"made by": "Save FPDM", "from": fpdm.name, "stored as": dtype}
+    save_checkpoint(whole, path, dtype=DTYPES[dtype], provenance=provenance)
+
+
+def _latent_scale(fpdm: FPDM, vae: Any | None) -> float:
+    if fpdm.preprocess.latent_scale is not None:
+        return fpdm.preprocess.latent_scale
+    return SD_LATENT_SCALE if vae is None else vae.config["scaling_factor"]
 
 
 def _payload(fpdm: FPDM, name: str) -> FPDMModel:

@@ -7,6 +7,7 @@ A payload is frozen: the host caches what a node returns, so nobody may change i
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from comfy_api.latest import io
 
 if TYPE_CHECKING:
     from ..pose_transfer.fpdm import FPDM
+    from ..pose_transfer.oneposetrans import VCM
 
 PoseKeypoint = io.Custom("POSE_KEYPOINT")
 PersonParsing = io.Custom("PERSON_PARSING")
@@ -24,6 +26,10 @@ InsightFace = io.Custom("INSIGHTFACE")
 InstantIDFace = io.Custom("FACEANALYSIS")
 FPDMWeights = io.Custom("FPDM_MODEL")
 Fusion = io.Custom("FUSION_EMBEDDING")
+VCMWeights = io.Custom("VCM_WEIGHTS")
+Source = io.Custom("SOURCE_FEATURES")
+AttentionRecordSocket = io.Custom("ATTENTION_RECORD")
+TruePoseNetworks = io.Custom("TRUEPOSE_MODEL")
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,3 +68,75 @@ class FPDMCondition:
     pose_features: torch.Tensor | None
     time_offset: torch.Tensor
     time_offset_without_fusion: torch.Tensor
+
+
+Block = tuple[str, int, int]
+"""A transformer block of the host's UNet: "input", "middle" or "output", where, which of these."""
+
+
+@dataclass(frozen=True, eq=False)
+class LiveSource:
+    """A source that is looked at again in every step: `latent` (B, C, h, w) on the VAE's scale."""
+
+    latent: torch.Tensor
+    conditioning: list[list[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class SourceFeatures:
+    """SOURCE_FEATURES: what SourceNet's self-attentions were given.
+
+    `hidden` (B, N, C) for each transformer block, normed, before the projections, row by row over
+    `shapes` (rows, columns); `regions` (B, R, h, w) are soft masks of TruePose's regions. `empty`
+    is what unconditional predictions attend to instead, or has no blocks where they attend to
+    nothing. With `live`, `hidden` has no blocks: they are made while sampling.
+    """
+
+    regions: torch.Tensor
+    hidden: Mapping[Block, torch.Tensor]
+    shapes: Mapping[Block, tuple[int, int]]
+    empty: Mapping[Block, torch.Tensor]
+    live: LiveSource | None = None
+
+    @property
+    def megabytes(self) -> float:
+        kept = [*self.hidden.values(), *self.empty.values()]
+        return sum(x.numel() * x.element_size() for x in kept) / 2**20
+
+
+@dataclass(frozen=True, eq=False)
+class VCMModel:
+    """VCM_WEIGHTS: the visual consistency module called `name`, in the host's ModelPatcher.
+
+    `tower` is the patcher of the image tower that came with it (pictures (B, H, W, 3) in, embeds
+    (B, E) out), or None where a CLIP Vision model has to give the embeddings.
+    """
+
+    name: str
+    patcher: Any
+    tower: Any | None
+
+    @property
+    def vcm(self) -> VCM:
+        return self.patcher.model
+
+
+@dataclass(frozen=True, eq=False)
+class VCMCondition:
+    """What rides on a CONDITIONING of Apply VCM: `values` (1, K), packed by its plan, and which
+    tokens of the text stand for the face."""
+
+    values: torch.Tensor
+    face_tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class TruePoseModel:
+    """TRUEPOSE_MODEL: what a trained pair needs besides its two nets.
+
+    `patcher` is the host's ModelPatcher around the networks of `truepose_loading.PairNetworks`,
+    None for a pair of Leffa's layout, which has no others; `name` is what error messages call it.
+    """
+
+    name: str
+    patcher: Any | None

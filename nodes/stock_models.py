@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import comfy.diffusers_convert
 import comfy.latent_formats
 import comfy.model_base
 import comfy.model_management as mm
@@ -20,7 +21,8 @@ import comfy.supported_models_base
 import comfy.utils
 import folder_paths
 import torch
-from torch import Tensor
+from comfy.ldm.modules.attention import BasicTransformerBlock
+from torch import Tensor, nn
 
 from ..pose_transfer.errors import CheckpointError
 
@@ -121,7 +123,8 @@ def unet_settings(config: Mapping[str, Any]) -> dict[str, Any]:
         "num_heads": -1 if len(head_widths) == 1 else heads[0],
         "num_head_channels": head_widths.pop() if len(head_widths) == 1 else -1,
         "use_spatial_transformer": True,
-        "context_dim": config["cross_attention_dim"],
+        # The host cannot build a UNet without; `build_model` takes it out again.
+        "context_dim": config["cross_attention_dim"] or 1,
         "legacy": False,
         "use_linear_in_transformer": config.get("use_linear_projection", False),
         "attn_precision": torch.float32,  # SD 2's attention overflows in half precision
@@ -158,6 +161,8 @@ def build_model(
     )
     model_config.set_inference_dtype(dtype, mm.unet_manual_cast(dtype, device, list(dtypes)))
     model = model_config.get_model(tensors)
+    if config["cross_attention_dim"] is None:
+        _take_out_cross_attention(model.diffusion_model)
     missing = model.diffusion_model.state_dict().keys() - tensors.keys()
     if missing:
         raise CheckpointError(
@@ -177,6 +182,22 @@ def build_model(
             (state_dict, config, prediction, latent_format, dtypes),
         )
     return patcher
+
+
+class _NoCrossAttention(nn.Module):
+    """Adds nothing where a block's cross-attention would be.
+
+    The host's blocks have a way around cross-attention, too, but it adds self-attention twice.
+    """
+
+    def forward(self, x: Tensor, **_: Any) -> Tensor:
+        return torch.zeros_like(x)
+
+
+def _take_out_cross_attention(unet: nn.Module) -> None:
+    for module in unet.modules():
+        if isinstance(module, BasicTransformerBlock):
+            module.attn2, module.norm2 = _NoCrossAttention(), nn.Identity()
 
 
 def _rebuild(
@@ -245,6 +266,93 @@ def build_vae(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> co
         sd=dict(state_dict),
         config={"params": {"embed_dim": config["latent_channels"], "ddconfig": settings}},
     )
+
+
+def unet_weights(
+    model: comfy.model_patcher.ModelPatcher,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A MODEL's UNet in diffusers' layout: tensors on the CPU, and UNet2DConditionModel's keywords.
+
+    The way back from `build_model`. LoRAs and other patches of weights are merged. Raises
+    CheckpointError for a MODEL of another kind than Stable Diffusion's.
+    """
+    settings = getattr(model.get_model_object("model_config"), "unet_config", {})
+    names = comfy.utils.unet_to_diffusers(settings)
+    mm.load_models_gpu([model])
+    tensors = model.model_state_dict_for_saving(
+        model.get_model_object("diffusion_model"), "diffusion_model."
+    )
+    # `to` first: the host merges a patched weight at that moment.
+    found = {theirs: tensors[host].to("cpu") for theirs, host in names.items() if host in tensors}
+    if len(found) != len(tensors) or not found:
+        raise CheckpointError(
+            "The MODEL is no Stable Diffusion UNet, so it cannot be saved as FPDM's. Connect the "
+            "MODEL that came out of the same loader as the FPDM."
+        )
+    return found, diffusers_settings(settings)
+
+
+def diffusers_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Keywords of diffusers' UNet2DConditionModel for the host's: `unet_settings` backwards."""
+    base, layers = settings["model_channels"], settings["num_res_blocks"][0]
+    widths = [round(multiple * base) for multiple in settings["channel_mult"]]
+    down = settings["transformer_depth"][::layers]
+    up = settings["transformer_depth_output"][:: layers + 1]
+    head_width = settings["num_head_channels"]
+    return {
+        "in_channels": settings["in_channels"],
+        "out_channels": settings["out_channels"],
+        "block_out_channels": widths,
+        "down_block_types": ["CrossAttnDownBlock2D" if d else "DownBlock2D" for d in down],
+        "up_block_types": ["CrossAttnUpBlock2D" if d else "UpBlock2D" for d in up[::-1]],
+        "layers_per_block": layers,
+        # diffusers wants one for each level, also where nothing attends.
+        "transformer_layers_per_block": [d or settings["transformer_depth_middle"] for d in down],
+        "attention_head_dim": (
+            settings["num_heads"] if head_width == -1 else [w // head_width for w in widths]
+        ),
+        "cross_attention_dim": settings["context_dim"],
+        "use_linear_projection": settings["use_linear_in_transformer"],
+    }
+
+
+def vae_weights(vae: comfy.sd.VAE) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A VAE in diffusers' layout: tensors on the CPU, and AutoencoderKL's keywords.
+
+    The way back from `build_vae`. Raises CheckpointError for a VAE of another kind than Stable
+    Diffusion's.
+    """
+    from diffusers import AutoencoderKL  # takes seconds
+
+    tensors = {name: tensor.to("cpu") for name, tensor in vae.get_sd().items()}
+    first = [f"encoder.down.{i}.block.0.conv1.weight" for i in range(4)]
+    if not {*first, "decoder.conv_in.weight", "quant_conv.weight"} <= tensors.keys():
+        raise CheckpointError(
+            "The VAE is not Stable Diffusion's kind of autoencoder. Connect Stable Diffusion's, or "
+            "none: then the file has no autoencoder, and Load FPDM takes one beside it."
+        )
+    config = {
+        "in_channels": tensors["encoder.conv_in.weight"].shape[1],
+        "out_channels": tensors["decoder.conv_out.weight"].shape[0],
+        "block_out_channels": [tensors[name].shape[0] for name in first],
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+        "layers_per_block": sum(
+            f"encoder.down.0.block.{i}.conv1.weight" in tensors for i in (0, 1)
+        ),
+        "latent_channels": tensors["decoder.conv_in.weight"].shape[1],
+    }
+    with torch.device("meta"):
+        theirs = AutoencoderKL.from_config(config).state_dict()
+    # The host renames the other way only, and keeps the order.
+    names = zip(theirs, comfy.diffusers_convert.convert_vae_state_dict(theirs), strict=True)
+    try:
+        return {name: tensors[host].reshape(theirs[name].shape) for name, host in names}, config
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"The VAE differs from Stable Diffusion's autoencoder at {error}. Connect Stable "
+            "Diffusion's, or none."
+        ) from error
 
 
 def preview_factors(vae: comfy.sd.VAE) -> Tensor:

@@ -22,7 +22,7 @@ from comfy.model_patcher import ModelPatcher
 from torch import Tensor
 
 from ...pose_transfer.errors import PoseTransferError
-from ...pose_transfer.fpdm.guidance import cumulative_guidance
+from ...pose_transfer.fpdm.guidance import Guidance, nested_guidance, rescaled
 from ..sockets import FPDMCondition
 
 FPDM_KEY = "pose_transfer_fpdm"
@@ -158,13 +158,19 @@ def _add_time_offset(
 
 
 class FPDMGuider(comfy.samplers.CFGGuider):
-    """Cumulative guidance over no condition, pose and source, and the fusion embedding as well.
+    """Guidance over no condition, the pose, pose and source, and the fusion embedding as well.
 
-    The three predictions are made in one call, which the host turns into one batch where memory
-    allows. A prediction whose weight in the sum is zero is left out, as the host does at CFG 1
-    (and under the same switch, `disable_cfg1_optimization`): with equal weights that is the one
-    without fusion, with a source weight of 1 the one without conditions.
+    The predictions are made in one call, which the host turns into one batch where memory allows
+    and into several where it does not. One that counts nothing is left out, as the host does at
+    CFG 1 (and under the same switch, `disable_cfg1_optimization`): with equal weights that is the
+    one without fusion, with a weight of 1 the one without conditions. The prediction under all
+    conditions is always made, for hooks of other packs look at it.
     """
+
+    def __init__(self, model_patcher: ModelPatcher, guidance: Guidance) -> None:
+        super().__init__(model_patcher)
+        self.guidance = guidance
+        self.set_cfg(guidance.fusion.weight)  # what hooks of other packs are told the scale is
 
     def set_conds(self, positive: Conditioning, negative: Conditioning) -> None:
         """`positive` must be, or contain, the positive CONDITIONING of Apply FPDM."""
@@ -178,18 +184,14 @@ class FPDMGuider(comfy.samplers.CFGGuider):
                 "The MODEL does not follow FPDM. Connect the MODEL that comes out of Apply FPDM to "
                 "the FPDM Guider, not the one that goes in."
             )
-        self.inner_set_conds(
-            {
-                "positive": positive,
-                "negative": negative,
-                "source": [_without_fusion(entry) for entry in positive],
-            }
-        )
-
-    def set_weights(self, source_weight: float, fusion_weight: float) -> None:
-        self.source_weight = source_weight
-        self.fusion_weight = fusion_weight
-        self.set_cfg(fusion_weight)  # what hooks of other packs are told the scale is
+        conds = {
+            "positive": positive,
+            "negative": negative,
+            "source": [_without_fusion(entry) for entry in positive],
+        }
+        if self.guidance.pose is not None:
+            conds["pose"] = [_pose_alone(entry) for entry in positive]
+        self.inner_set_conds(conds)
 
     def predict_noise(
         self,
@@ -199,15 +201,15 @@ class FPDMGuider(comfy.samplers.CFGGuider):
         seed: int | None = None,
     ) -> Tensor:
         options = model_options or {}
-        full, none, source = (self.conds.get(k) for k in ("positive", "negative", "source"))
+        weights = self.guidance.weights(lambda start, end: self._is_between(timestep, start, end))
+        names = ("positive", "negative", "source", "pose")[: self.guidance.most_passes]
+        conds = [self.conds.get(name) for name in names]
         if not options.get("disable_cfg1_optimization", False):
-            none = None if self.source_weight == 1.0 else none
-            source = None if self.source_weight == self.fusion_weight else source
+            none, pose, source, _ = weights.shares
+            needed = (True, none != 0.0, source != 0.0, pose != 0.0)
+            conds = [c if n else None for c, n in zip(conds, needed, strict=False)]
 
-        conds = [full, none, source]
-        e_full, e_none, e_source = e = comfy.samplers.calc_cond_batch(
-            self.inner_model, conds, x, timestep, options
-        )
+        e = comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, options)
         shared = {
             "cond_scale": self.cfg,
             "input": x,
@@ -217,25 +219,45 @@ class FPDMGuider(comfy.samplers.CFGGuider):
         }
         for pre_cfg in options.get("sampler_pre_cfg_function", []):
             e = pre_cfg({**shared, "conds": conds, "conds_out": e, "timestep": timestep})
-            e_full, e_none, e_source = e
+        e_full, e_none, e_source, *own = e
+        e_pose = own[0] if own else e_source  # counts nothing where it is not guided
 
         # The predictions are of the clean latent, which is affine in the predicted noise with
         # weights that sum to 1: guiding either is the same.
-        guided = cumulative_guidance(
-            e_none, e_source, e_full, self.source_weight, self.fusion_weight
-        )
+        guided = nested_guidance(e_none, e_pose, e_source, e_full, weights)
+        if self.guidance.rescale > 0.0:
+            guided = _rescaled_as_v(guided, e_full, x, timestep, self.guidance.rescale)
         for post_cfg in options.get("sampler_post_cfg_function", []):
             guided = post_cfg(
                 {
                     **shared,
                     "denoised": guided,
-                    "cond": full,
-                    "uncond": none,
+                    "cond": conds[0],
+                    "uncond": conds[1],
                     "cond_denoised": e_full,
                     "uncond_denoised": e_none,
                 }
             )
         return guided
+
+    def _is_between(self, timestep: Tensor, start: float, end: float) -> bool:
+        """Whether sampling is there, by the host's own measure of start and end percents."""
+        sampling = self.inner_model.model_sampling
+        sigma = timestep[0].item()
+        return sampling.percent_to_sigma(end) <= sigma <= sampling.percent_to_sigma(start)
+
+
+def _rescaled_as_v(
+    guided: Tensor, conditioned: Tensor, x: Tensor, timestep: Tensor, amount: float
+) -> Tensor:
+    """`rescaled` for predictions of the clean latent x0 at noise level s.
+
+    `v = (x / (s^2 + 1) - x0) sqrt(s^2 + 1) / s`
+    """
+    s = timestep.view(-1, *[1] * (x.dim() - 1))
+    centre, size = x / (s**2 + 1), s / (s**2 + 1) ** 0.5
+    v = rescaled((centre - guided) / size, (centre - conditioned) / size, amount)
+    return centre - v * size
 
 
 def _without_fusion(entry: list[Any]) -> list[Any]:
@@ -245,3 +267,8 @@ def _without_fusion(entry: list[Any]) -> list[Any]:
         return [tokens, {**settings, "prompt_type": "positive"}]
     bare = replace(condition, time_offset=condition.time_offset_without_fusion)
     return [tokens, {**settings, FPDM_KEY: bare, "prompt_type": "positive"}]
+
+
+def _pose_alone(entry: list[Any]) -> list[Any]:
+    tokens, settings = _without_fusion(entry)
+    return [torch.zeros_like(tokens) if FPDM_KEY in settings else tokens, settings]

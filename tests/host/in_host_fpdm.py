@@ -8,6 +8,8 @@ Predictions are compared as v; the host hands out denoised latents
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.samplers
@@ -28,7 +30,15 @@ def check(base_path: str, fpdm_path: str) -> Report:
     torch.set_num_threads(1)  # tiny tensors; threads only wait for each other
     torch.manual_seed(0)
     world = World(base_path, fpdm_path)
-    return {**guidance(world), **strangers(world), **patches(world), **lora(world), **area(world)}
+    return {
+        **guidance(world),
+        **four_passes(world),
+        **ranges(world),
+        **strangers(world),
+        **patches(world),
+        **lora(world),
+        **area(world),
+    }
 
 
 class World:
@@ -53,9 +63,9 @@ class World:
         (embedding,) = nodes.FusionEmbeddingNode.execute(fpdm, *pictures).result
         return nodes.ApplyFPDM.execute(model, fpdm, *pictures, embedding).result
 
-    def guider(self, *weights: float) -> Any:
+    def guider(self, *weights: float, **more: Any) -> Any:
         conditions = self.positive, self.negative
-        return nodes.FPDMGuiderNode.execute(self.model, *conditions, *weights).result[0]
+        return nodes.FPDMGuiderNode.execute(self.model, *conditions, *weights, **more).result[0]
 
     def guided(self, t: int, *weights: float) -> Tensor:
         conditions = self.tokens, self.pose, self.fusion
@@ -118,11 +128,61 @@ def guidance(world: World) -> Report:
     forced = world.call(world.guider(2.0, 2.0), disable_cfg1_optimization=True)
     report |= {"switched off": difference(forced.v, expected), "forced batches": forced.batches}
 
-    world.model.model.memory_required = lambda *_, **__: 1e20  # memory is short
-    split = world.call(world.guider(1.7, 2.6))
-    del world.model.model.memory_required
+    with memory_is_short(world):
+        split = world.call(world.guider(1.7, 2.6))
     expected = world.guided(500, 1.7, 2.6)
     return report | {"split": difference(split.v, expected), "split batches": split.batches}
+
+
+@contextmanager
+def memory_is_short(world: World) -> Iterator[None]:
+    world.model.model.memory_required = lambda *_, **__: 1e20
+    yield
+    del world.model.model.memory_required
+
+
+def four_passes(world: World) -> Report:
+    """The pose guided by a weight of its own; and the rescaling, against the same in plain v."""
+    off = torch.zeros_like
+    conditions = [
+        (off(world.tokens), off(world.pose), off(world.fusion)),
+        (off(world.tokens), world.pose, off(world.fusion)),
+        (world.tokens, world.pose, off(world.fusion)),
+        (world.tokens, world.pose, world.fusion),
+    ]
+    e = [world.library.predict_noise(world.x, 500, *given) for given in conditions]
+    expected = e[0] + 3.1 * (e[1] - e[0]) + 1.7 * (e[2] - e[1]) + 2.6 * (e[3] - e[2])
+    own = {"separate_pose": True, "pose_weight": 3.1}
+
+    four = world.call(world.guider(1.7, 2.6, **own))
+    with memory_is_short(world):
+        split = world.call(world.guider(1.7, 2.6, **own))
+    equal = world.call(world.guider(1.7, 2.6, **own | {"pose_weight": 1.7}))
+    rescaled = world.call(world.guider(1.7, 2.6, **own, rescale=0.6))
+    size = e[3].std() / expected.std()
+    return {
+        "four passes": difference(four.v, expected),
+        "four batches": four.batches,
+        "four split": difference(split.v, four.v),
+        "four split batches": split.batches,
+        "pose with the source": difference(equal.v, world.guided(500, 1.7, 2.6)),
+        "pose with the source's batches": equal.batches,
+        "rescaled": difference(rescaled.v, expected * (0.6 * size + 0.4)),
+        "rescaling's effect": difference(rescaled.v, expected),
+    }
+
+
+def ranges(world: World) -> Report:
+    """Timestep 500 is half of sampling: outside of its range a term's weight is 1."""
+    late = world.call(world.guider(1.7, 2.6, fusion_start=0.6))
+    early = world.call(world.guider(1.7, 2.6, fusion_end=0.6))
+    never = world.call(world.guider(1.7, 2.6, fusion_start=0.6, source_end=0.4))
+    return {
+        "fusion not yet": difference(late.v, world.guided(500, 1.7, 1.0)),
+        "fusion still": difference(early.v, world.guided(500, 1.7, 2.6)),
+        "nothing guided": difference(never.v, world.full()),
+        "nothing guided's batches": never.batches,
+    }
 
 
 def strangers(world: World) -> Report:

@@ -35,6 +35,20 @@ def test_a_step_in_the_host_is_the_library_s(
     assert report["split"] < CLOSE
     assert report["split batches"] == [1, 1, 1]
 
+    assert report["four passes"] < CLOSE
+    assert report["four batches"] == [4]
+    assert report["four split"] < CLOSE
+    assert report["four split batches"] == [1, 1, 1, 1]
+    assert report["pose with the source"] < CLOSE
+    assert report["pose with the source's batches"] == [3]
+    assert report["rescaled"] < CLOSE
+    assert report["rescaling's effect"] > 100 * CLOSE
+
+    assert report["fusion not yet"] < CLOSE
+    assert report["fusion still"] < CLOSE
+    assert report["nothing guided"] < CLOSE
+    assert report["nothing guided's batches"] == [1]
+
     assert report["stock guider"] < CLOSE
     assert report["stranger's conditioning"] < CLOSE
     assert report["original model"] < CLOSE

@@ -27,9 +27,13 @@ OPTIONAL = (
     "controlnet_aux",
     "cv2",
     "insightface",
+    "lpips",
     "matplotlib",
     "onnxruntime",
+    "peft",
     "skimage",
+    "torch_fidelity",
+    "torchmetrics",
 )
 # Python runs a module of this name at its start.
 SITECUSTOMIZE = f"""

@@ -1,0 +1,387 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""HPFA on the host's stock MODEL: self-attention that sees the source, too.
+
+Whatever is in the slots of `attn1_replace` when a step begins is chained, not overwritten, and
+nothing is put there for good: a wrapper around the UNet hands the replacements to that one call.
+So the order in which packs patch a MODEL does not matter, and a pack that takes a slot for one call
+(Perturbed-Attention Guidance does) still gets the tensors that it expects. Several guides on one
+MODEL share one softmax.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import comfy.patcher_extension
+import torch
+from comfy.ldm.modules.attention import optimized_attention as host_attention
+from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from comfy.model_patcher import ModelPatcher
+from torch import Tensor
+
+from ...pose_transfer.errors import PoseTransferError
+from ...pose_transfer.truepose import (
+    attention_mass,
+    correspondence_logits,
+    fusion_attention,
+    joined_attention,
+    kept_tokens,
+    pooled_regions,
+    region_shares,
+    source_gate,
+)
+from ..attention_record import AttentionRecord
+from ..sockets import Block, SourceFeatures
+from .truepose_source import OFF, LiveSourceNet
+from .unet_blocks import require_unet, transformer_blocks
+
+KEY = "pose_transfer_truepose"
+# The host's number in `cond_or_uncond` of the prediction under all conditions. Others (negative,
+# empty, FPDM's partial ones) do not attend to the source: guidance is the difference from them.
+_POSITIVE = 0
+# Attention is recorded in blocks of up to so many tokens: a picture of 1024 px has 1024 of them in
+# the blocks that decide what goes where, and the finer ones would cost more than the sampling.
+_RECORDED_TOKENS = 1024
+
+Shape = tuple[int, int]
+Attention = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Guide:
+    """One source's say in a MODEL's self-attention.
+
+    `weights` by region, `strength` multiplies them all; `target` (1 or B, R, H, W) are soft masks
+    of the picture to come, None where `beta` is 0; `blocks` are the sides of the UNet that take
+    part; from `sigma_start` down to `sigma_end`.
+    """
+
+    features: SourceFeatures
+    weights: Mapping[str, float]
+    strength: float
+    beta: float
+    target: Tensor | None
+    blocks: frozenset[str]
+    sigma_start: float
+    sigma_end: float
+    record: AttentionRecord | None = None
+
+    def acts_at(self, sigma: float) -> bool:
+        return self.sigma_end <= sigma <= self.sigma_start
+
+
+def guide_attention(model: ModelPatcher, guide: Guide) -> ModelPatcher:
+    """A clone of a MODEL that attends to the source, beside any that it attends to already.
+
+    Raises PoseTransferError for a MODEL that is no UNet of Stable Diffusion's kind, or not of the
+    size of the one that looked at the source.
+    """
+    require_unet(model)
+    _require_same_net(model, guide.features)
+    patched = model.clone()
+    guides = (*(patched.get_attachment(KEY) or ()), guide)
+    patched.set_attachments(KEY, guides)
+    fusion = _Fusion(guides)
+    wrappers = comfy.patcher_extension.WrappersMP
+    for kind, wrapper in (
+        (wrappers.OUTER_SAMPLE, fusion.around_sampling),
+        (wrappers.CALC_COND_BATCH, fusion.around_step),
+        (wrappers.DIFFUSION_MODEL, fusion.around_unet),
+    ):
+        patched.remove_wrappers_with_key(kind, KEY)
+        patched.add_wrapper_with_key(kind, KEY, wrapper)
+    return patched
+
+
+def sigma_at(model: ModelPatcher, percent: float) -> float:
+    """The noise level after that share of the schedule, as the host's own nodes count it."""
+    return float(model.get_model_object("model_sampling").percent_to_sigma(percent))
+
+
+def _require_same_net(model: ModelPatcher, features: SourceFeatures) -> None:
+    widths = {
+        name: block.attn1.to_k.in_features
+        for name, block in transformer_blocks(require_unet(model))
+    }
+    got = {name: hidden.shape[-1] for name, hidden in features.hidden.items()}
+    if any(widths.get(name) != width for name, width in got.items()):
+        raise PoseTransferError(
+            f"The source features come from a UNet of {len(got)} transformer blocks, "
+            f"{sorted(set(got.values()))} channels wide; the MODEL has {len(widths)}, "
+            f"{sorted(set(widths.values()))} wide. Make them with the same MODEL, or with one of "
+            "the same family."
+        )
+
+
+@dataclass
+class _Run:
+    """What is worth keeping while one picture is sampled: moved, chosen and pooled tokens."""
+
+    tokens: dict[tuple[int, Block], _Tokens] = field(default_factory=dict)
+    biases: dict[tuple[int, Shape, Shape], Tensor] = field(default_factory=dict)
+    live: dict[int, SourceFeatures] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class _Tokens:
+    """A source's tokens for one block that have any weight.
+
+    `hidden` and `empty` (B, K, C), `gate` (B, K) or None for ones, `regions` (B, K, R);
+    `shares` (B, K, R) of each region in a token's gate.
+    """
+
+    hidden: Tensor
+    empty: Tensor | None
+    gate: Tensor | None
+    regions: Tensor
+    shares: Tensor
+    shape: Shape
+
+
+class _Fusion:
+    """The guides of one MODEL at work: three wrappers that share what one sampling run keeps."""
+
+    def __init__(self, guides: Sequence[Guide]) -> None:
+        self.guides = guides
+        self.live = {
+            number: LiveSourceNet(guide.features.live, guide.features.regions)
+            for number, guide in enumerate(guides)
+            if guide.features.live is not None
+        }
+        self.run = _Run()
+
+    def around_sampling(self, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
+        self.run = _Run()
+        for guide in self.guides:
+            if guide.record is not None:
+                guide.record.clear()
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            self.run = _Run()
+            for net in self.live.values():
+                net.forget()
+
+    def around_step(
+        self, executor: Any, model: Any, conds: Any, x: Tensor, sigma: Tensor, model_options: Any
+    ) -> Any:
+        """Lets live sources look at themselves at this step's noise first."""
+        options = model_options.get("transformer_options", {})
+        if not options.get(OFF):
+            for number, net in self.live.items():
+                if self.guides[number].acts_at(float(sigma[0])):
+                    self._forget_tokens(number)
+                    self.run.live[number] = net.look(executor, model, x, sigma, model_options)
+        return executor(model, conds, x, sigma, model_options)
+
+    def around_unet(
+        self,
+        executor: Any,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        y: Tensor | None = None,
+        control: Any = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        options = transformer_options or {}
+        sigma = float(options["sigmas"][0]) if "sigmas" in options else None
+        active = [
+            number
+            for number, guide in enumerate(self.guides)
+            if not options.get(OFF) and (sigma is None or guide.acts_at(sigma))
+        ]
+        if active:
+            replaced = options.get("patches_replace", {})
+            attn1 = self._replacements(executor.class_obj, active, replaced.get("attn1", {}))
+            options = {**options, "patches_replace": {**replaced, "attn1": attn1}}
+        return executor(x, timesteps, context, y, control, options, **kwargs)
+
+    def _replacements(
+        self, unet: UNetModel, active: Sequence[int], there: Mapping[Any, Attention]
+    ) -> dict[Any, Attention]:
+        out = dict(there)
+        for name, block in transformer_blocks(unet):
+            numbers = [
+                n
+                for n in active
+                if name[0] in self.guides[n].blocks and name in self.features(n).hidden
+            ]
+            if numbers:
+                previous = there.get(name, there.get(name[:2]))
+                out[name] = _BlockAttention(self, name, block.attn1, numbers, previous)
+        return out
+
+    def features(self, number: int) -> SourceFeatures:
+        return self.run.live.get(number, self.guides[number].features)
+
+    def _forget_tokens(self, number: int) -> None:
+        self.run.tokens = {k: v for k, v in self.run.tokens.items() if k[0] != number}
+
+    def tokens(self, number: int, name: Block, like: Tensor) -> _Tokens:
+        key = (number, name)
+        if key not in self.run.tokens:
+            self.run.tokens[key] = self._choose(number, name, like)
+        return self.run.tokens[key]
+
+    def _choose(self, number: int, name: Block, like: Tensor) -> _Tokens:
+        guide, features = self.guides[number], self.features(number)
+        shape = features.shapes[name]
+        regions = pooled_regions(features.regions.to(like.device), *shape)
+        gate = guide.strength * source_gate(regions, guide.weights)
+        kept = kept_tokens(gate)
+        gate, empty = gate[:, kept], features.empty.get(name)
+        shares = region_shares(regions[:, kept], guide.weights)
+        return _Tokens(
+            hidden=features.hidden[name].to(like)[:, kept],
+            empty=None if empty is None else empty.to(like)[:, kept],
+            gate=None if bool((gate == 1).all()) else gate,
+            regions=regions[:, kept],
+            shares=shares,
+            shape=shape,
+        )
+
+    def bias(self, number: int, tokens: _Tokens, queries: Shape | None) -> Tensor | None:
+        """What is added to the logits of a source's tokens: (B, 1 or N_t, K), None for nothing.
+
+        `queries` are rows and columns of the picture's tokens, None where they are not a picture's
+        (another pack may cut it into tiles): then there is no correspondence to speak of.
+        """
+        guide = self.guides[number]
+        if guide.beta == 0 or guide.target is None or queries is None:
+            return None if tokens.gate is None else tokens.gate.log()[:, None]
+        key = (number, tokens.shape, queries)
+        if key not in self.run.biases:
+            target = pooled_regions(guide.target.to(tokens.regions.device), *queries)
+            bias = correspondence_logits(target, tokens.regions, guide.beta)
+            if tokens.gate is not None:
+                bias = bias + tokens.gate.log()[:, None]
+            self.run.biases[key] = bias.to(tokens.hidden.dtype)
+        return self.run.biases[key]
+
+
+class _BlockAttention:
+    """The self-attention of one block in one call."""
+
+    def __init__(
+        self,
+        fusion: _Fusion,
+        name: Block,
+        attention: Any,
+        numbers: Sequence[int],
+        previous: Attention | None,
+    ) -> None:
+        self.fusion = fusion
+        self.name = name
+        self.attention = attention
+        self.numbers = numbers
+        self.previous = previous
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+        heads = options["n_heads"]
+        kinds = options.get("cond_or_uncond") or [0]
+        # Another's attention is asked about the whole batch, as it would be without us.
+        before = None if self.previous is None else self.previous(q, k, v, options)
+        parts = []
+        # The host batches predictions one after the other: (prediction, picture) is the first axis.
+        each = len(q) // len(kinds)
+        for start, kind in zip(range(0, len(q), each), kinds, strict=True):
+            rows = slice(start, start + each)
+            other = None if before is None else before[rows]
+            if kind == _POSITIVE or self._has_empty():
+                part = self._fused(
+                    q[rows], k[rows], v[rows], other, heads, options, empty=kind != _POSITIVE
+                )
+            elif other is not None:
+                part = other
+            else:
+                part = host_attention(
+                    q[rows],
+                    k[rows],
+                    v[rows],
+                    heads,
+                    attn_precision=options["attn_precision"],
+                    transformer_options=options,
+                )
+            parts.append(part)
+        return torch.cat(parts)
+
+    def _has_empty(self) -> bool:
+        return any(self.name in self.fusion.features(n).empty for n in self.numbers)
+
+    def _fused(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        other: Tensor | None,
+        heads: int,
+        options: dict[str, Any],
+        empty: bool,
+    ) -> Tensor:
+        height, width = options["activations_shape"][-2:]
+        queries = (height, width) if height * width == q.shape[1] else None
+        keys, values, biases, shares = [], [], [], []
+        for number in self.numbers:
+            tokens = self.fusion.tokens(number, self.name, q)
+            hidden = tokens.empty if empty else tokens.hidden
+            if hidden is None:
+                continue  # of several sources only a trained pair's has an empty one
+            keys.append(_for_batch(self.attention.to_k(hidden), len(q)))
+            values.append(_for_batch(self.attention.to_v(hidden), len(q)))
+            shares.append(_for_batch(tokens.shares, len(q)))
+            biases.append(self.fusion.bias(number, tokens, queries))
+        k_s, v_s = torch.cat(keys, 1), torch.cat(values, 1)
+        bias = _joined_bias(biases, [x.shape[1] for x in keys], q)
+        if not empty:
+            self._record(q, k, k_s, bias, torch.cat(shares, 1), heads, queries)
+        if other is not None:
+            return joined_attention(other, q, k, k_s, v_s, None, bias, heads)
+        return fusion_attention(q, k, v, k_s, v_s, None, bias, heads)
+
+    def _record(
+        self,
+        q: Tensor,
+        k: Tensor,
+        k_s: Tensor,
+        bias: Tensor | None,
+        shares: Tensor,
+        heads: int,
+        queries: Shape | None,
+    ) -> None:
+        records = {self.fusion.guides[n].record for n in self.numbers} - {None}
+        if records and queries is not None and q.shape[1] <= _RECORDED_TOKENS:
+            mass = attention_mass(q, k, k_s, None, bias, shares, heads)
+            for record in records:
+                if record is not None:
+                    record.add(mass, queries)
+
+
+def _for_batch(x: Tensor, batch: int) -> Tensor:
+    """One source for all pictures, or one for each: (1 or B, ...) -> (batch, ...)."""
+    if x.shape[0] == 1:
+        return x.expand(batch, *x.shape[1:])
+    if x.shape[0] != batch:
+        raise PoseTransferError(
+            f"The source features are of {x.shape[0]} pictures, but {batch} are sampled. Use one "
+            "source picture, or as many as the latent has."
+        )
+    return x
+
+
+def _joined_bias(
+    biases: Sequence[Tensor | None], counts: Sequence[int], q: Tensor
+) -> Tensor | None:
+    """The biases of several sources side by side: (B or 1, 1 or N_t, all K), None for nothing."""
+    if all(bias is None for bias in biases):
+        return None
+    given = [
+        q.new_zeros(1, 1, count) if bias is None else bias.to(q)
+        for bias, count in zip(biases, counts, strict=True)
+    ]
+    batch = max(bias.shape[0] for bias in given)
+    rows = max(bias.shape[1] for bias in given)
+    return torch.cat([bias.expand(batch, rows, -1) for bias in given], dim=-1)

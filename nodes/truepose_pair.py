@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Trained TruePose pairs in a graph: load them, tell them source and pose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from comfy_api.latest import io
+
+from ..pose_transfer.errors import PoseTransferError
+from ..pose_transfer.images import as_rgb, bhwc_to_bchw, broadcast_batches
+from . import host
+from .sockets import FPDMCondition, TruePoseModel, TruePoseNetworks
+from .truepose import CATEGORY, LATENT_FACTOR
+
+DEMO = "mannequin demo (comes with the pack)"
+
+
+class LoadTruePose(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PoseTransferLoadTruePose",
+            display_name="Load TruePose",
+            category=CATEGORY,
+            description="Loads a pair of nets that were trained together: one looks at the source, "
+            "the other draws the picture.",
+            search_aliases=["truepose", "leffa", "siamese", "reference unet", "pose transfer"],
+            inputs=[
+                io.Combo.Input(
+                    "checkpoint",
+                    options=[DEMO, *host.files_in(host.TRUEPOSE_FOLDER)],
+                    default=DEMO,
+                    tooltip="A file in models/pose_transfer/truepose: this pack's own, or Leffa's "
+                    "pose transfer; or the demo that re-poses rendered mannequins only.",
+                )
+            ],
+            outputs=[
+                io.Model.Output(
+                    display_name="model", tooltip="Draws the picture. For Apply TruePose."
+                ),
+                io.Model.Output(
+                    display_name="source_model",
+                    tooltip="Looks at the source. For Source Features.",
+                ),
+                TruePoseNetworks.Output(display_name="truepose", tooltip="For Apply TruePose."),
+                io.Vae.Output(tooltip="The pair's autoencoder."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, checkpoint: str) -> bool | str:
+        try:
+            _ = checkpoint == DEMO or host.file_in(host.TRUEPOSE_FOLDER, checkpoint)
+        except PoseTransferError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, checkpoint: str) -> str:
+        """A file that was replaced under the same name is read again."""
+        if checkpoint == DEMO:
+            return checkpoint
+        found = host.file_in(host.TRUEPOSE_FOLDER, checkpoint).stat()
+        return f"{checkpoint} {found.st_size} {found.st_mtime_ns}"
+
+    @classmethod
+    def execute(cls, checkpoint: str) -> io.NodeOutput:
+        from . import truepose_loading as loading
+
+        pair = (
+            loading.load_demo_pair()
+            if checkpoint == DEMO
+            else loading.load(host.file_in(host.TRUEPOSE_FOLDER, checkpoint))
+        )
+        return io.NodeOutput(pair.target, pair.source, pair.networks, pair.vae)
+
+
+class ApplyTruePose(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PoseTransferApplyTruePose",
+            display_name="Apply TruePose",
+            category=CATEGORY,
+            description="Tells a trained pair whom to draw in which pose. Guide Attention comes "
+            "behind it.",
+            search_aliases=["truepose", "CAA", "densepose", "pose transfer"],
+            inputs=[
+                io.Model.Input("model", tooltip="From Load TruePose, with or without LoRAs."),
+                TruePoseNetworks.Input("truepose", tooltip="From the same Load TruePose."),
+                io.Image.Input("source", tooltip="The person to re-pose."),
+                io.Image.Input(
+                    "pose_map",
+                    tooltip="The target pose: drawn in the style 'fpdm' for pairs of this pack, a "
+                    "DensePose picture for Leffa's. Its size is the size of the result.",
+                ),
+                io.ClipVisionOutput.Input(
+                    "clip_vision_output",
+                    optional=True,
+                    tooltip="Of the source, for pairs that know it by a stock CLIP. The demo and "
+                    "Leffa's pair need none.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="For Guide Attention."),
+                io.Conditioning.Output(display_name="positive", tooltip="Source and pose."),
+                io.Conditioning.Output(
+                    display_name="negative", tooltip="Neither, as in the pair's training."
+                ),
+                io.Conditioning.Output(
+                    display_name="source_conditioning",
+                    tooltip="What the source's net is told: for Source Features.",
+                ),
+                io.Latent.Output(tooltip="Empty, of the pose map's size."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        truepose: TruePoseModel,
+        source: torch.Tensor,
+        pose_map: torch.Tensor,
+        clip_vision_output: Any = None,
+    ) -> io.NodeOutput:
+        from .fpdm import crop_to_latents
+        from .patches import fpdm, truepose_source
+
+        source, pose_map = as_rgb(source, "source"), crop_to_latents(as_rgb(pose_map, "pose map"))
+        if truepose.patcher is None:
+            told = truepose_source.leffa_conditioning(model, pose_map)
+            return io.NodeOutput(
+                model, told, told, truepose_source.plain_conditioning(model, None),
+                _empty_latent(model, pose_map, len(pose_map)),
+            )  # fmt: skip
+        tokens, condition = _conditions(truepose, source, pose_map, clip_vision_output)
+        nothing = FPDMCondition(None, condition.time_offset, condition.time_offset)
+        return io.NodeOutput(
+            fpdm.apply_fpdm(model, tokens, condition, truepose.name),
+            fpdm.conditioning(tokens, condition),
+            fpdm.conditioning(torch.zeros_like(tokens[:1]), nothing),
+            fpdm.conditioning(tokens[: len(source)], nothing),
+            _empty_latent(model, pose_map, len(tokens)),
+        )
+
+
+def _conditions(
+    truepose: TruePoseModel, source: torch.Tensor, pose_map: torch.Tensor, clip_vision: Any
+) -> tuple[torch.Tensor, FPDMCondition]:
+    """Tokens (B, K, D) of the source and the pose's features, on the host's resting device."""
+    assert truepose.patcher is not None
+    networks, device = truepose.patcher.model, host.on_device(truepose.patcher)
+    embeds = (
+        networks.embed(source.to(device))
+        if clip_vision is None
+        else clip_vision.image_embeds.to(device)
+    )
+    width = networks.image_tokens.project.in_features
+    if embeds.shape[-1] != width:
+        raise PoseTransferError(
+            f"The CLIP vision output is {embeds.shape[-1]} wide, the pair {truepose.name!r} was "
+            f"trained with {width}. Use the CLIP vision model that its page names."
+        )
+    tokens, features = broadcast_batches(
+        source=host.keep(networks.image_tokens(embeds)),
+        pose_map=host.keep(networks.pose_encoder(bhwc_to_bchw(pose_map).to(device))),
+    )
+    # The pose comes in as FPDM's does; there is no fusion embedding.
+    without = torch.zeros(1, 4 * features.shape[1])
+    return tokens, FPDMCondition(features, without, without)
+
+
+def _empty_latent(model: Any, pose_map: torch.Tensor, batch: int) -> dict[str, Any]:
+    channels = model.get_model_object("latent_format").latent_channels
+    height, width = (side // LATENT_FACTOR for side in pose_map.shape[1:3])
+    samples = host.keep(torch.zeros(batch, channels, height, width))
+    return {"samples": samples, "downscale_ratio_spacial": LATENT_FACTOR}

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs in a process of the host: trained pairs of both kinds of files, loaded and used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import comfy.samplers
+import torch
+from diffusers import UNet2DConditionModel
+from pose_transfer_pack.nodes import host, truepose_pair
+from pose_transfer_pack.nodes import truepose as nodes
+from pose_transfer_pack.nodes import truepose_loading as loading
+from pose_transfer_pack.pose_transfer.mannequin import LABELS
+from pose_transfer_pack.pose_transfer.truepose import DEFAULT_WEIGHTS
+from pose_transfer_pack.pose_transfer.types import Parsing
+from safetensors.torch import load_file
+from torch import Tensor
+
+Report = dict[str, Any]
+T = 700
+
+
+@torch.inference_mode()
+def check(leffa_path: str, demo_path: str) -> Report:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    host.say = lambda _node_id, _text: None
+    nodes.SourceFeaturesNode.hidden = type("Hidden", (), {"unique_id": None})()
+    return {**leffa(Path(leffa_path)), **demo(Path(demo_path))}
+
+
+def one_call(model: Any, positive: Any, negative: Any, x: Tensor) -> dict[int, Tensor]:
+    """The UNet's outputs in one call: by the host's number of the prediction."""
+    outputs: dict[int, Tensor] = {}
+
+    class Once:
+        def sample(self, guider: Any, _sigmas: Any, extra: dict[str, Any], *_: Any) -> Tensor:
+            sampling = guider.inner_model.model_sampling
+            s = sampling.sigma(torch.tensor([float(T)]))
+            noisy = x * (s**2 + 1) ** 0.5
+
+            def watch(apply: Any, call: dict[str, Any]) -> Tensor:
+                out = apply(call["input"], call["timestep"], **call["c"])
+                kinds = call["cond_or_uncond"]
+                for kind, part in zip(kinds, out.chunk(len(kinds)), strict=True):
+                    outputs[kind] = (noisy - part) / s  # the noise, in epsilon models
+                return out
+
+            options = {**extra["model_options"], "model_function_wrapper": watch}
+            guider(noisy, s, model_options=options, seed=0)
+            return x
+
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(3.0)
+    guider.sample(torch.zeros_like(x), torch.zeros_like(x), Once(), torch.tensor([1.0, 0.0]))
+    return outputs
+
+
+def person() -> tuple[Tensor, Parsing]:
+    labels = torch.zeros(1, 128, 128, dtype=torch.uint8)
+    labels[:, 16:80, 20:60] = 3
+    return torch.rand(1, 128, 128, 3), Parsing(labels.numpy(), LABELS)
+
+
+def guided(model: Any, features: Any, **weights: float) -> Any:
+    settings = {
+        "blocks": "all", "strength": 1.0, "start": 0.0, "end": 1.0, "correspondence": 0.0,
+        "record": False, **DEFAULT_WEIGHTS, **weights,
+    }  # fmt: skip
+    return nodes.GuideAttention.execute(model, features, **settings).result[0]
+
+
+def diffusers_net(tensors: dict[str, Tensor], prefix: str, channels: int) -> UNet2DConditionModel:
+    unet = UNet2DConditionModel(
+        in_channels=channels, block_out_channels=(32, 64, 64, 64), layers_per_block=2,
+        cross_attention_dim=8, attention_head_dim=8,
+    ).eval()  # fmt: skip
+    for module in unet.modules():
+        if hasattr(module, "attn2"):
+            module.attn2 = module.norm2 = None
+    named = {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
+    unet.load_state_dict(named)
+    return unet
+
+
+def leffa(path: Path) -> Report:
+    tensors = load_file(path)
+    pair = loading.load(path)
+    source, parsing = person()
+    densepose, x = torch.rand(1, 128, 128, 3), torch.randn(1, 4, 16, 16)
+    model, positive, negative, told, latent = truepose_pair.ApplyTruePose.execute(
+        pair.target, pair.networks, source, densepose
+    ).result
+    features = nodes.SourceFeaturesNode.execute(
+        pair.source, pair.vae, source, parsing, nodes.CLEAN, told
+    ).result[0]
+
+    reference = diffusers_net(tensors, "unet_encoder.", 4)
+    seen: dict[str, Tensor] = {}
+    for name, module in reference.named_modules():
+        if name.endswith("attn1"):
+            module.register_forward_pre_hook(
+                lambda _m, args, kwargs, name=name: seen.update({name: args[0]}), with_kwargs=True
+            )
+    clean = pair.source.model.process_latent_in(pair.vae.encode(source))
+    reference(clean, torch.tensor(500), None)
+    first = seen["down_blocks.0.attentions.0.transformer_blocks.0.attn1"]
+    middle = seen["mid_block.attentions.0.transformer_blocks.0.attn1"]
+
+    generative = diffusers_net(tensors, "unet.", 12)
+    concat = positive[0][1]["noise_concat"]
+    plain = generative(torch.cat([x, concat], 1), torch.tensor(T), None, return_dict=False)[0]
+    without = one_call(model, positive, negative, x)
+    both = one_call(guided(model, features, background=1.0), positive, negative, x)
+    return {
+        "leffa loaded once": loading.load(path) is pair,
+        "leffa latent": list(latent["samples"].shape),
+        "leffa extra channels": list(concat.shape),
+        "leffa mask": [float(concat[:, 0].min()), float(concat[:, 0].max())],
+        "leffa first block": difference(features.hidden["input", 1, 0], first),
+        "leffa middle block": difference(features.hidden["middle", 0, 0], middle),
+        "leffa blocks": [len(features.hidden), len(features.empty), len(seen)],
+        "leffa plain": difference(without[0], plain),
+        "leffa guided": difference(both[0], without[0]),
+        "leffa unconditional": difference(both[1], without[1]),
+        "leffa branches differ": difference(both[0], both[1]),
+    }
+
+
+def demo(path: Path) -> Report:
+    pair = loading._load_demo(path)
+    source, parsing = person()
+    pose_map = torch.rand(1, 128, 128, 3)
+    model, positive, negative, told, latent = truepose_pair.ApplyTruePose.execute(
+        pair.target, pair.networks, source, pose_map
+    ).result
+    features = nodes.SourceFeaturesNode.execute(
+        pair.source, pair.vae, source, parsing, nodes.CLEAN, told
+    ).result[0]
+    x = torch.randn(latent["samples"].shape)
+    out = one_call(guided(model, features), positive, negative, x)
+    alone = one_call(model, positive, negative, x)
+    other = truepose_pair.ApplyTruePose.execute(
+        pair.target, pair.networks, source, pose_map.flip(2)
+    ).result
+    return {
+        "demo shared": pair.source is pair.target,
+        "demo tokens": list(positive[0][0].shape),
+        "demo zeros": float(negative[0][0].abs().max()),
+        "demo told": difference(told[0][0], positive[0][0]),
+        "demo latent": list(latent["samples"].shape),
+        "demo guided": difference(out[0], alone[0]),
+        "demo unconditional": difference(out[1], alone[1]),
+        "demo pose": difference(one_call(other[0], other[1], other[2], x)[0], alone[0]),
+        "clip refused": refused(pair, source, pose_map),
+    }
+
+
+def refused(pair: Any, source: Tensor, pose_map: Tensor) -> str:
+    wide = type("Output", (), {"image_embeds": torch.rand(1, 1024)})()
+    try:
+        truepose_pair.ApplyTruePose.execute(pair.target, pair.networks, source, pose_map, wide)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def difference(a: Tensor, b: Tensor) -> float:
+    return (a - b).abs().max().item()

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""TruePose on the host's stock classes, in numbers: the nodes against the library's own pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from pose_transfer.demo.architecture import IMAGE_TOWER, POSE_ENCODER, UNET
+from pose_transfer.fpdm.conv_towers import build_image_tower, build_pose_encoder
+from pose_transfer.training.truepose import TruePosePair, write_truepose
+from tests.leffa_layout import leffa_tensors
+
+CLOSE = 1e-4
+
+
+def test_a_guided_step_is_the_library_s(
+    run_in_host: Callable[..., dict[str, Any]], untrained_demo: tuple[Path, Path]
+) -> None:
+    base, fpdm = untrained_demo
+    report = run_in_host("in_host_truepose.py", base_path=str(base), fpdm_path=str(fpdm))
+
+    assert report["guided"] < CLOSE < 10 * CLOSE < report["effect"]
+    assert report["one batch"] == [2]
+    assert report["unconditional"] < CLOSE
+    assert report["two halves"] < CLOSE, "sources share one softmax"
+    assert report["switched off"] < CLOSE
+    assert report["original model"] < CLOSE
+    assert report["regions"] < CLOSE
+    assert report["kept shape"] == [8, 6]
+    assert 0 < report["megabytes"] < 1
+
+    assert report["with others"] < CLOSE
+    assert report["others seen"] == ["before", "behind", "output", "replace"]
+    assert report["perturbed"] > 10 * CLOSE
+    assert report["left in place"] == 4, "nothing of ours stays in another pack's slots"
+    assert report["lora"] < CLOSE
+
+    assert report["either order"] < CLOSE
+    assert report["in its guider"] < CLOSE
+    assert report["fpdm alone"] > 10 * CLOSE
+
+    assert report["live passes"] == [1, 2]
+    assert report["live effect"] > 10 * CLOSE
+    assert report["live unconditional"] < CLOSE
+    assert report["live again"] == 0
+    assert report["live kept"] == 0
+
+    assert report["before its start"] < CLOSE
+    assert report["behind its end"] < CLOSE
+    assert report["half of the blocks"] > 10 * CLOSE
+    assert report["half is not all"] > 10 * CLOSE
+
+    assert report["nothing yet"]
+    assert report["maps"] == [1, 9, 8, 6]
+    assert report["smallest"] >= 0 and 0 < report["largest"] < 1
+    assert report["background"] == 0 < report["upper"]
+    assert report["sheet"][0] == 1 and report["sheet"][3] == 3
+    assert "upper" in report["text"] and "background" not in report["text"]
+    assert report["passed on"]
+
+
+def test_trained_pairs_of_both_kinds_load_and_guide(
+    run_in_host: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    leffa, demo = tmp_path / "pose_transfer.safetensors", untrained_pair(tmp_path)
+    save_file(leffa_tensors(), leffa)
+    report = run_in_host("in_host_truepose_pairs.py", leffa_path=str(leffa), demo_path=str(demo))
+
+    assert report["leffa loaded once"]
+    assert report["leffa latent"] == [1, 4, 16, 16]
+    assert report["leffa extra channels"] == [1, 8, 16, 16]
+    assert report["leffa mask"] == [1.0, 1.0]
+    assert report["leffa blocks"] == [16, 16, 16]
+    assert report["leffa first block"] < CLOSE and report["leffa middle block"] < CLOSE
+    assert report["leffa plain"] < CLOSE
+    assert report["leffa guided"] > 10 * CLOSE
+    assert report["leffa unconditional"] > 10 * CLOSE, "it attends to the empty source"
+    assert report["leffa branches differ"] > 10 * CLOSE
+
+    assert report["demo shared"]
+    assert report["demo tokens"] == [1, 4, 128]
+    assert report["demo zeros"] == 0 and report["demo told"] == 0
+    assert report["demo latent"] == [1, UNET["in_channels"], 16, 16]
+    assert report["demo guided"] > 10 * CLOSE and report["demo unconditional"] < CLOSE
+    assert report["demo pose"] > 10 * CLOSE
+    assert "1024 wide" in report["clip refused"] and "128" in report["clip refused"]
+
+
+def untrained_pair(folder: Path) -> Path:
+    """The demo's file as the trainer writes it, with random weights."""
+    torch.manual_seed(0)
+    module, encoder = TruePosePair(), build_pose_encoder(POSE_ENCODER)
+    nn.init.normal_(module.pose_out.weight, std=0.5)  # a fresh encoder is silent
+    return write_truepose(folder, module, encoder, build_image_tower(IMAGE_TOWER))

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One-shot tuning of the host's own models: what is learnt, who can read it, what is left."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pose_transfer.client import WorkflowError
+
+CLOSE = 1e-4
+FP16 = 2e-3  # files hold float16; diffusers and the host round the product differently
+UNETS = ("sd15", "sd21", "sdxl")
+
+
+def test_tuning_in_the_host(run_in_host: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    report = run_in_host("in_host_tuning.py", folder=str(tmp_path))
+
+    for kind in (*UNETS, "sd3"):
+        of_kind = report[kind]
+        assert of_kind["unchanged"], kind
+        assert of_kind["random numbers untouched"], kind
+        assert of_kind["same seed"] and of_kind["same loss"] and not of_kind["other seed"], kind
+        assert len(of_kind["losses"]) == 3 and all(loss > 0 for loss in of_kind["losses"])
+        assert of_kind["previews"] == [1, 64, 64, 3]
+        assert of_kind["learnt"] > 10 * CLOSE, kind
+        assert of_kind["stock loader"] < CLOSE, kind
+        assert of_kind["stock loader from file"] < CLOSE, kind
+        assert of_kind["gain"] < CLOSE, kind
+    for kind in UNETS:
+        of_kind = report[kind]
+        assert of_kind["twin"] < CLOSE, f"{kind}: diffusers' twin is no twin"
+        assert of_kind["diffusers"] < CLOSE + FP16 * of_kind["learnt"], kind
+        assert of_kind["diffusers' file"] < 10 * CLOSE, kind
+        assert of_kind["its effect"] > 100 * CLOSE, kind
+        assert of_kind["attentions"] == ["_to_k", "_to_q", "_to_v", "out_0"]
+    # Two attentions a block, four projections each, one or two blocks each.
+    assert [report[kind]["layers"] for kind in UNETS] == [32, 32, 64]
+    assert report["sd15"]["first block"] == "down_blocks.0.attentions.0"
+    assert report["sd3"]["first block"] == "joint_blocks.0"
+    assert "joint_blocks.1" in report["sd3"]["no injection"]
+
+    assert report["cancelled"] in (2, 3), "within one step"
+    assert report["unchanged after cancel"]
+    assert report["error"] == "a patch fails"
+    assert report["unchanged after error"]
+    assert report["batches"] == [4, 4, 2, 2, 2, 2, 2, 2]
+    assert report["said"] and report["retried"] < 1e-3
+    assert report["unchanged after memory"]
+
+    assert report["report"].startswith("3 steps")
+    assert "tuned earlier" in report["found"]
+    assert report["cached calls"] == 0 and report["cached same"]
+    assert report["keys"] == 6 and report["key again"]
+
+    assert report["only"] == ["lora_unet_up_blocks_1"]
+    assert "sideways" in report["unknown block"] and "up_blocks.1" in report["unknown block"]
+    assert "8 channels" in report["wrong vae"]
+    assert "2 parts" in report["two captions"]
+    assert "None of the LoRA's 1 tensors" in report["strange lora"]
+    assert "9x9" in report["wrong lora"]
+    assert "connect 'lora'" in report["no lora"]
+    assert report["injection"] == [0.4, 2.0]
+
+
+def graph(**tuning: Any) -> dict[str, Any]:
+    """The demo's base tuned on a rendered person, and a picture of it under style injection."""
+    nodes = {
+        "demo": ("PoseTransferDemoModels", {}),
+        "person": (
+            "PoseTransferDemoPerson", {"identity": 19, "source_pose": 29, "target_pose": 9}
+        ),
+        "tune": (
+            "PoseTransferTuneLoRA",
+            {
+                "model": ["demo", 0], "clip": ["demo", 1], "vae": ["demo", 2],
+                "photos": ["person", 0], "prompt": "A man with face.", "steps": 2,
+                "learning_rate": 0.001, "rank": 4, "alpha": 4.0, "batch": 1, "resolution": 64,
+                "crop": "random squares", "seed": 0, "preview_every": 1, "blocks": "",
+                "min_snr_gamma": 5.0, "noise_offset": 0.05, **tuning,
+            },
+        ),
+        "apply": (
+            "PoseTransferApplyLoRA",
+            {
+                "model": ["demo", 0], "lora": ["tune", 0], "file": "(from the input 'lora')",
+                "preset": "style injection", "strength": 1.0, "table": "",
+            },
+        ),
+        "words": ("CLIPTextEncode", {"clip": ["demo", 1], "text": "A man with face."}),
+        "empty": ("VAEEncode", {"vae": ["demo", 2], "pixels": ["tune", 3]}),
+        "sample": (
+            "KSampler",
+            {
+                "model": ["apply", 0], "positive": ["words", 0], "negative": ["words", 0],
+                "latent_image": ["empty", 0], "seed": 0, "steps": 1, "cfg": 1.0,
+                "sampler_name": "euler", "scheduler": "normal", "denoise": 0.5,
+            },
+        ),
+        "decode": ("VAEDecode", {"vae": ["demo", 2], "samples": ["sample", 0]}),
+        "previews": ("SaveImage", {"images": ["tune", 3], "filename_prefix": "previews"}),
+        "result": ("SaveImage", {"images": ["decode", 0], "filename_prefix": "result"}),
+    }  # fmt: skip
+    return {
+        name: {"class_type": kind, "inputs": inputs, "_meta": {"title": name}}
+        for name, (kind, inputs) in nodes.items()
+    }
+
+
+def test_a_graph_tunes_and_uses_what_was_learnt(comfy: Any) -> None:
+    result = comfy.run(graph())
+    previews = [np.asarray(Image.open(io.BytesIO(data))) for data in result.images["previews"]]
+    assert [picture.shape for picture in previews] == [(64, 64, 3)] * 2
+    assert len(result.images["result"]) == 2
+    files = comfy.object_info()["PoseTransferApplyLoRA"]["input"]["required"]["file"]
+    assert sum(".safetensors" in name for name in files[1]["options"]) == 1
+
+
+def test_a_caption_must_come_from_somewhere(comfy: Any) -> None:
+    nodes = graph(seed=1)
+    del nodes["tune"]["inputs"]["clip"]
+    with pytest.raises(WorkflowError, match="Connect 'clip'"):
+        comfy.run(nodes)

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: GPL-3.0-or-later
+// Everything that can be done to the scene by a button or a key, each a function of the editor.
+
+import {
+  boneOf, dragJoint, hideJoint, lockJoint, mirrorPerson, personCentre, removeJoint, removePart,
+  scalePerson, setBone, shiftPerson, swapSides, turnPerson,
+} from "./edit.mjs";
+import { boundsOf, centreOf, isLocked, jointsOf, pointOf } from "./scene.mjs";
+import { nameOf, PART_NAMES, split } from "./skeleton.mjs";
+import { addJoint, addPart, PRESETS, takePreset } from "./templates.mjs";
+
+// How far beside the chosen person a copy and a new person stand, of the canvas' width.
+const COPY_APART = 0.06;
+const NEW_APART = 0.25;
+
+export function choosePreset(store, preset) {
+  const { scene, selection, person } = store;
+  if (person) {
+    store.edit(`Preset: ${preset.name}`, () => takePreset(preset, person, scene));
+  } else {
+    store.apply(`Preset: ${preset.name}`, {
+      ...scene, people: [...scene.people, takePreset(preset, null, scene)],
+    });
+    store.select(selection.person);
+  }
+}
+
+export function addPerson(store) {
+  const person = takePreset(PRESETS[1], store.person ?? null, store.scene);
+  append(store, "Add person", shiftPerson(person, store.person ? NEW_APART * store.scene.width : 0, 0));
+}
+
+export function duplicatePerson(store) {
+  if (!store.person) return;
+  const shift = COPY_APART * store.scene.width;
+  append(store, "Duplicate person", shiftPerson({ ...store.person, locked: [] }, shift, 0));
+}
+
+function append(store, label, person) {
+  const people = [...store.scene.people, person];
+  store.apply(label, { ...store.scene, people });
+  store.select(people.length - 1);
+}
+
+export function deletePerson(store, index = store.selection.person) {
+  const people = store.scene.people.filter((_, at) => at !== index);
+  if (people.length < store.scene.people.length) {
+    store.apply("Delete person", { ...store.scene, people });
+  }
+}
+
+export function nextPerson(store, step) {
+  const count = store.scene.people.length;
+  if (count) store.select((store.selection.person + step + count) % count);
+}
+
+export const mirror = (store) => store.edit("Mirror person", mirrorPerson);
+export const swap = (store) => store.edit("Swap left and right", swapSides);
+
+export const turn = (store, degrees) =>
+  store.edit("Turn person", (person) =>
+    turnPerson(person, personCentre(person) ?? [0, 0], (degrees * Math.PI) / 180));
+
+export const scale = (store, factor) =>
+  store.edit("Scale person", (person) =>
+    scalePerson(person, personCentre(person) ?? [0, 0], factor));
+
+export const shift = (store, dx, dy) =>
+  store.edit("Move person", (person) => shiftPerson(person, dx, dy));
+
+export function moveJoint(store, to, options = {}) {
+  const { joint } = store.selection;
+  if (!joint) return;
+  if (isLocked(store.person, joint)) {
+    store.say(`The ${nameOf(joint)} is locked: press L to free it.`);
+    return;
+  }
+  store.edit(`Move ${nameOf(joint)}`, (person) => dragJoint(person, joint, to, options));
+}
+
+export function changeBone(store, change) {
+  const { joint } = store.selection;
+  const bone = joint && boneOf(store.person, joint);
+  if (bone) {
+    store.edit(`Bone of ${nameOf(joint)}`, (person) =>
+      setBone(person, joint, { ...bone, ...change }));
+  }
+}
+
+export function toggleLock(store) {
+  const { joint } = store.selection;
+  if (!joint) return;
+  const locked = isLocked(store.person, joint);
+  store.edit(`${locked ? "Unlock" : "Lock"} ${nameOf(joint)}`, (person) =>
+    lockJoint(person, joint, !locked));
+}
+
+export function toggleHidden(store) {
+  const { joint } = store.selection;
+  if (!joint) return;
+  const hidden = pointOf(store.person, joint)[2] === 0;
+  store.edit(`${hidden ? "Show" : "Hide"} ${nameOf(joint)}`, (person) =>
+    hideJoint(person, joint, !hidden));
+}
+
+export function remove(store) {
+  const { joint, person } = store.selection;
+  if (!joint) return deletePerson(store);
+  const rest = removeJoint(store.person, joint);
+  if (jointsOf(rest).length === 0) return deletePerson(store, person);
+  store.edit(`Remove ${nameOf(joint)}`, () => rest);
+}
+
+export function restoreJoint(store, id) {
+  store.edit(`Add ${nameOf(id)}`, (person) => addJoint(person, id, store.scene));
+  store.select(store.selection.person, id);
+}
+
+export const growPart = (store, part) =>
+  store.edit(`Add ${PART_NAMES[part].toLowerCase()}`, (person) =>
+    addPart(person, part, store.scene));
+
+export function dropPart(store, part) {
+  const rest = store.person && removePart(store.person, part);
+  if (rest && jointsOf(rest).some((id) => split(id)[0] !== part)) {
+    store.edit(`Remove ${PART_NAMES[part].toLowerCase()}`, () => rest);
+  }
+}
+
+// Another canvas around the same figures.
+export function resizeCanvas(store, width, height) {
+  const side = (value) => Math.min(Math.max(Math.round(value) || 1, 1), 16384);
+  const size = { width: side(width), height: side(height) };
+  if (size.width !== store.scene.width || size.height !== store.scene.height) {
+    store.apply("Canvas size", { ...store.scene, ...size });
+  }
+}
+
+// Another canvas, the figures as large on it as they were and as far in its middle.
+export function fitCanvas(store, width, height) {
+  const { scene } = store;
+  if (width === scene.width && height === scene.height) return;
+  const factor = Math.min(width / scene.width, height / scene.height);
+  const [dx, dy] = [(width - scene.width * factor) / 2, (height - scene.height * factor) / 2];
+  const people = scene.people.map((person) => {
+    const free = scalePerson({ ...person, locked: [] }, [0, 0], factor);
+    return { ...shiftPerson(free, dx, dy), locked: person.locked };
+  });
+  store.apply("Canvas like the photo", { ...scene, width, height, people });
+}
+
+// People of another scene in the place of ours, on their canvas.
+export function replaceAll(store, label, other) {
+  store.apply(label, { ...other, underlay: store.scene.underlay });
+  store.select(0);
+}
+
+// Moves and scales the person so that its centre and height are those; null leaves one alone.
+export function placePerson(store, { x = null, y = null, height = null }) {
+  const bounds = store.person && boundsOf(store.person);
+  if (!bounds) return;
+  const [cx, cy] = centreOf(bounds);
+  if (height !== null) {
+    const tall = bounds.bottom - bounds.top;
+    if (tall > 0 && height > 0) scale(store, height / tall);
+  } else {
+    shift(store, (x ?? cx) - cx, (y ?? cy) - cy);
+  }
+}
