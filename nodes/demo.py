@@ -59,31 +59,14 @@ class DemoPerson(io.ComfyNode):
             "the truth to compare a result with. 256 px high, 192 px wide.",
             search_aliases=["mannequin", "test image", "example person", "render"],
             inputs=[
-                io.Int.Input(
+                _seed(
                     "identity",
-                    default=19,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Seed of the person: skin, hair, face, proportions, clothes and their "
+                    19,
+                    "Seed of the person: skin, hair, face, proportions, clothes and their "
                     "patterns, shoes, background. Numbers that end in 9 were never trained on.",
                 ),
-                io.Int.Input(
-                    "source_pose",
-                    default=29,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Seed of the pose in the source picture.",
-                ),
-                io.Int.Input(
-                    "target_pose",
-                    default=9,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Seed of the pose that the person shall take.",
-                ),
+                _seed("source_pose", 29, "Seed of the pose in the source picture."),
+                _seed("target_pose", 9, "Seed of the pose that the person shall take."),
             ],
             outputs=[
                 io.Image.Output(display_name="source", tooltip="The person in the source pose."),
@@ -133,32 +116,18 @@ class DemoMotion(io.ComfyNode):
             "frame, and the rendered film to compare a result with. 256 px high, 192 px wide.",
             search_aliases=["mannequin", "test video", "example motion", "animation", "film"],
             inputs=[
-                io.Int.Input(
+                _seed(
                     "identity",
-                    default=19,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Seed of the person, as in Demo Person. The keypoints have this "
+                    19,
+                    "Seed of the person, as in Demo Person. The keypoints have this "
                     "person's proportions.",
                 ),
-                io.Int.Input(
+                _seed(
                     "start_pose",
-                    default=29,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Seed of the first frame's pose. Numbers that end in 9 were never "
-                    "trained on.",
+                    29,
+                    "Seed of the first frame's pose. Numbers that end in 9 were never trained on.",
                 ),
-                io.Int.Input(
-                    "end_pose",
-                    default=9,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=True,
-                    tooltip="Seed of the last frame's pose.",
-                ),
+                _seed("end_pose", 9, "Seed of the last frame's pose."),
                 io.Int.Input(
                     "frames", default=12, min=2, max=1000, tooltip="How many frames the film has."
                 ),
@@ -194,3 +163,9 @@ class DemoMotion(io.ComfyNode):
             from_uint8(np.stack([sample.image for sample in film])),
             Parsing(np.stack([sample.parsing for sample in film]), LABELS),
         )
+
+
+def _seed(name: str, default: int, tooltip: str) -> io.Int.Input:
+    return io.Int.Input(
+        name, default=default, min=0, max=MAX_SEED, control_after_generate=True, tooltip=tooltip
+    )

@@ -2,18 +2,10 @@
 // A button on Load Pose that puts a file of keypoints into ComfyUI's input folder and chooses it.
 // The host's own upload buttons take pictures, sounds and videos only.
 
-import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { upload } from "./upload.mjs";
 
 const ACCEPTED = ".json,.txt,.csv";
-
-async function upload(file) {
-  const body = new FormData();
-  body.append("image", file); // the host's name for any file it is sent
-  const answer = await api.fetchApi("/upload/image", { method: "POST", body });
-  if (!answer.ok) throw new Error(`${file.name} was not uploaded: ${answer.status} ${answer.statusText}`);
-  return (await answer.json()).name;
-}
 
 function choose(combo, name) {
   const names = combo.options.values;

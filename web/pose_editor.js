@@ -4,19 +4,12 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { PoseWidget } from "./pose_editor/node_widget.mjs";
+import { upload } from "./upload.mjs";
 
 const TYPE = "POSE_TRANSFER_EDITOR"; // the widgetType of nodes/edit_pose.py
 const MIN_HEIGHT = 220;
 
 const widgets = new WeakMap(); // node -> PoseWidget
-
-async function upload(file) {
-  const body = new FormData();
-  body.append("image", file);
-  const answer = await api.fetchApi("/upload/image", { method: "POST", body });
-  if (!answer.ok) throw new Error(`${file.name} was not uploaded: ${answer.status} ${answer.statusText}`);
-  return (await answer.json()).name;
-}
 
 const view = (file) => api.apiURL(`/view?${new URLSearchParams(file)}`);
 

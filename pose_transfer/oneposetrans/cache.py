@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from ..drafts import replacing
 from ..images import from_uint8, to_uint8
 from ..weights import read_weights, write_weights
 
@@ -55,15 +55,8 @@ def save(folder: Path, key: str, tuned: TunedLoRA) -> Path:
     path = lora_path(folder, key)
     folder.mkdir(parents=True, exist_ok=True)
     strip = np.concatenate(list(to_uint8(tuned.previews)), axis=1)
-    handle, draft = tempfile.mkstemp(dir=folder, prefix=f".{key}.", suffix=".png")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            Image.fromarray(strip).save(file, format="PNG")
-        os.chmod(draft, 0o644)
-        os.replace(draft, path.with_suffix(".png"))
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
+    with replacing(path.with_suffix(".png")) as draft:
+        Image.fromarray(strip).save(draft, format="PNG")
     told = {"loss": tuned.loss, "previews": len(tuned.previews), **tuned.about}
     write_weights(path, tuned.tensors, {"format": "pt", _METADATA: json.dumps(told)})
     return path

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
+from ..drafts import replacing
 from ..errors import PoseTransferError
 
 
@@ -16,16 +15,8 @@ def write_text(path: Path, text: str) -> None:
     PoseTransferError when the disk refuses.
     """
     try:
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            # mkstemp makes a file that only its owner may read; this is as public as its folder.
-            os.chmod(draft, 0o644)
-            os.replace(draft, path)
-        except BaseException:
-            os.unlink(draft)
-            raise
+        with replacing(path) as draft:
+            draft.write_text(text, encoding="utf-8")
     except (OSError, ValueError) as error:  # the latter for a name with a null character
         raise PoseTransferError(
             f"{path} cannot be written ({error}). Choose a shorter or plainer name, or make room."

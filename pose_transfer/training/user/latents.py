@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ...drafts import replacing
 from ...errors import PoseTransferError
 from .layouts import Pair
 from .views import picture
@@ -128,7 +128,5 @@ class _Chunks(Dataset):
 
 
 def _write(path: Path, row: np.ndarray) -> None:
-    handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".part")
-    with os.fdopen(handle, "wb") as file:
+    with replacing(path) as draft, draft.open("wb") as file:
         np.save(file, row)
-    os.replace(draft, path)
