@@ -13,6 +13,9 @@ class Picture:
 
     filename: str
     data: bytes
+    subfolder: str = ""
+    folder: str = "output"
+    """`output`, or `temp` for a preview."""
 
 
 @dataclass(frozen=True)

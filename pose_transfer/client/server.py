@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A ComfyUI server of one's own, for demos and tests."""
+"""A ComfyUI server of one's own: for demos, tests, and each GPU of a cluster."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ from .errors import ServerError
 FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
 LOOPBACK = "127.0.0.1"
 
+END_WITH_STARTER = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; it outlives execv
+if os.getppid() == int(sys.argv[1]):  # else the starter has ended already
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
+
 
 class ComfyServer:
     """Context manager: runs ComfyUI on a free port with a base directory of its own.
@@ -31,6 +38,8 @@ class ComfyServer:
         python: the interpreter that has ComfyUI's requirements.
         arguments: further arguments for ComfyUI.
         start_timeout: seconds until ServerError when it does not answer.
+        ends_with_starter: on Linux the server is killed when the thread that started it ends,
+            however hard that end is. Elsewhere it has no effect.
 
     It runs on the GPU where one is usable, else on the CPU, and is ended by its process id.
     """
@@ -43,6 +52,7 @@ class ComfyServer:
         python: str = sys.executable,
         arguments: Sequence[str] = (),
         start_timeout: float = 300.0,
+        ends_with_starter: bool = False,
     ):
         if not (comfyui / "main.py").is_file():
             raise ServerError(
@@ -57,6 +67,7 @@ class ComfyServer:
         self.address = ""
         self._custom_nodes = dict(custom_nodes)
         self._arguments = tuple(arguments)
+        self._ends_with_starter = ends_with_starter and sys.platform == "linux"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> ComfyServer:
@@ -70,7 +81,10 @@ class ComfyServer:
         port = free_port()
         self.address = f"http://{LOOPBACK}:{port}"
         database = self.base_directory / "user" / "comfyui.db"
-        command = [self.python, "main.py", "--listen", LOOPBACK, "--port", str(port)]
+        command = [self.python]
+        if self._ends_with_starter:
+            command += ["-c", END_WITH_STARTER, str(os.getpid()), self.python]
+        command += ["main.py", "--listen", LOOPBACK, "--port", str(port)]
         command += ["--base-directory", str(self.base_directory.resolve())]
         command += ["--database-url", f"sqlite:///{database.resolve()}"]
         command += ["--disable-auto-launch", "--disable-api-nodes"]
@@ -106,6 +120,10 @@ class ComfyServer:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+    def is_running(self) -> bool:
+        """Whether its process is there; it may be too busy to answer."""
+        return self._process is not None and self._process.poll() is None
 
     def log_text(self) -> str:
         """All that the server has said so far."""

@@ -25,7 +25,7 @@ WORKFLOW: dict[str, dict[str, Any]] = {
     "3": {"class_type": "Draw", "inputs": {"seed": 1}, "_meta": {"title": "The figure"}},
     "7": {"class_type": "Save", "inputs": {"images": ["3", 0]}, "_meta": {"title": "Keep"}},
 }
-SUCCESS = {
+SUCCESS: dict[str, Any] = {
     "status": {"status_str": "success", "messages": []},
     "outputs": {
         "7": {"images": [{"filename": "a.png", "subfolder": "", "type": "output"}]},
@@ -40,14 +40,14 @@ class FakeComfy:
     def __init__(self, history: dict[str, Any] | None = None, delay: int = 0, prompt: Any = None):
         self.history = history
         self.delay = delay
-        self.prompt = prompt or (200, {"prompt_id": "p", "node_errors": {}})
+        self.prompt = prompt or (200, {"node_errors": {}})
         self.queued: list[Any] = []
         self.cancelled: list[str] = []
 
     async def __aenter__(self) -> str:
         app = web.Application()
         app.router.add_post("/prompt", self._prompt)
-        app.router.add_get("/history/p", self._history)
+        app.router.add_get("/history/{id}", self._history)
         app.router.add_get("/view", self._view)
         app.router.add_post("/queue", self._nothing)
         app.router.add_post("/interrupt", self._interrupt)
@@ -61,14 +61,16 @@ class FakeComfy:
         await self._runner.cleanup()
 
     async def _prompt(self, request: web.Request) -> web.Response:
-        self.queued.append((await request.json())["prompt"])
+        body = await request.json()
+        self.queued.append(body["prompt"])
         status, answer = self.prompt
-        return web.json_response(answer, status=status)
+        own = {"prompt_id": body["prompt_id"]} if status == 200 else {}
+        return web.json_response(answer | own, status=status)
 
-    async def _history(self, _: web.Request) -> web.Response:
+    async def _history(self, request: web.Request) -> web.Response:
         self.delay -= 1
         done = self.history is not None and self.delay < 0
-        return web.json_response({"p": self.history} if done else {})
+        return web.json_response({request.match_info["id"]: self.history} if done else {})
 
     async def _view(self, request: web.Request) -> web.Response:
         return web.Response(body=b"picture " + request.query["filename"].encode())
@@ -142,18 +144,18 @@ def test_a_failure_inside_an_expanded_node_names_the_node_that_the_artist_sees()
 def test_a_refused_input_is_named_even_where_the_rest_was_queued(status):
     errors = [{"message": "Value too small", "details": "seed"}]
     answer = {"node_errors": {"3": {"class_type": "Draw", "errors": errors}}}
-    answer |= {"prompt_id": "p"} if status == 200 else {"error": {"message": "m", "details": ""}}
+    answer |= {} if status == 200 else {"error": {"message": "m", "details": ""}}
     fake = FakeComfy(prompt=(status, answer))
     with pytest.raises(WorkflowError, match=r"'The figure'.*too small: seed"):
         talk(fake, lambda client: client.run(WORKFLOW))
-    assert fake.cancelled == (["p"] if status == 200 else [])
+    assert len(fake.cancelled) == (1 if status == 200 else 0)
 
 
 def test_a_workflow_that_takes_too_long_is_cancelled():
     fake = FakeComfy(None)
     with pytest.raises(ServerError, match=r"within 0.2 s"):
         talk(fake, lambda client: client.run(WORKFLOW, timeout=0.2))
-    assert fake.cancelled == ["p"]
+    assert len(fake.cancelled) == 1
 
 
 def test_no_server_is_a_plain_sentence():

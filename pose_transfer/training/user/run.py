@@ -37,7 +37,10 @@ def run(method: str, config: Path, until: int | None = None) -> Path:
     chosen = METHODS[method]
     settings: Settings = read_config(config, chosen.settings)
     training, data = settings.training, settings.data
-    accelerator = Accelerator(mixed_precision=training.mixed_precision)
+    # Asked for by name: several processes without a GPU would each take itself for the only one.
+    accelerator = Accelerator(
+        mixed_precision=training.mixed_precision, cpu=not torch.accelerator.is_available()
+    )
     share = Share.of(
         training.batch, training.accumulation, accelerator.num_processes, accelerator.process_index
     )

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Ray's part of `queue`, on servers that answer as ComfyUI does and start in a second."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+TESTS = Path(__file__).parents[1]
+SHIPPED = TESTS.parent / "workflows" / "api" / "fpdm_demo.json"
+fake = SimpleNamespace(**runpy.run_path(str(TESTS / "fake_comfyui.py")))
+storm = SimpleNamespace(**runpy.run_path(str(TESTS / "storm.py")))
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Path:
+    """A folder that passes for ComfyUI's."""
+    folder = tmp_path / "host"
+    folder.mkdir()
+    shutil.copy(TESTS / "fake_comfyui.py", folder / "main.py")
+    return folder
+
+
+@pytest.fixture
+def workflow(tmp_path: Path) -> str:
+    path = tmp_path / "workflow.json"
+    path.write_text(json.dumps(fake.WORKFLOW))
+    return str(path)
+
+
+def test_a_job_that_kills_its_servers_fails_alone(
+    host: Path, workflow: str, tmp_path: Path
+) -> None:
+    options = ("--vary", "Draw.seed=1,666,2,3", "--retries", "1", "--in-flight", "1")
+    with (tmp_path / "log").open("wb") as log:
+        arguments = [workflow, *options, "--comfyui", str(host)]
+        driver = storm.start_queue(arguments, tmp_path / "out", tmp_path / "base", log)
+        assert driver.wait(200) == 1
+    lines = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
+    ended = {line["name"]: line for line in map(json.loads, lines)}
+    assert {name: line["status"] for name, line in ended.items()} == {
+        "seed-1": "done", "seed-2": "done", "seed-3": "done", "seed-666": "failed",
+    }  # fmt: skip
+    assert ended["seed-666"]["attempts"] == 2
+    assert re.search("server died|No answer", ended["seed-666"]["error"]["text"])
+    assert not storm.servers(tmp_path / "base")
+
+
+def test_servers_that_do_not_start_are_told_with_their_last_words(
+    host: Path, workflow: str, tmp_path: Path
+) -> None:
+    (host / "main.py").write_text("raise SystemExit('no memory left')")
+    with (tmp_path / "log").open("wb") as log:
+        arguments = [workflow, "--comfyui", str(host)]
+        driver = storm.start_queue(arguments, tmp_path / "out", tmp_path / "base", log)
+        assert driver.wait(200) == 1
+    _, said, reason = (tmp_path / "log").read_text().rpartition("No server is left. ")
+    assert said and reason.startswith("ComfyUI ended with status 1")
+    assert reason.endswith("no memory left\n")
+    assert (tmp_path / "out" / "manifest.jsonl").read_text() == ""
+
+
+def test_without_ray_the_client_works_and_the_option_says_what_to_install(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import sys; sys.modules['ray'] = None\n"
+        "import pose_transfer.client.cli as cli\n"
+        "sys.exit(cli.main(['queue', sys.argv[1], '--out', sys.argv[2], '--ray', 'local', "
+        "'--comfyui', '.']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(SHIPPED), str(tmp_path)],
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "pip install 'ray" in done.stderr
