@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from comfy_api.latest import io
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ..pose_transfer.images import as_rgb, broadcast_batches, from_uint8, resize_bicubic, to_uint8
+from . import previews
 
 BACKGROUND = (250, 250, 250)
 INK = (40, 40, 40)
@@ -22,9 +25,19 @@ class Compare(io.ComfyNode):
             node_id="PoseTransferCompare",
             display_name="Compare Poses",
             category="pose transfer/compare",
-            description="Puts source, pose, result and truth side by side, one row for each "
-            "picture of the batch, and measures the result against the truth.",
-            search_aliases=["contact sheet", "side by side", "ssim", "psnr", "metrics", "grid"],
+            description="Lays source, pose, result and truth over each other under a slider, puts "
+            "them side by side, one row for each picture of the batch, and measures the result "
+            "against the truth.",
+            search_aliases=[
+                "contact sheet",
+                "side by side",
+                "slider",
+                "before and after",
+                "ssim",
+                "psnr",
+                "metrics",
+                "grid",
+            ],
             inputs=[
                 io.Image.Input("source", tooltip="The person as given."),
                 io.Image.Input("pose_map", tooltip="The target pose as drawn."),
@@ -46,6 +59,7 @@ class Compare(io.ComfyNode):
                     "of the source against it, which is what copying would score.",
                 ),
             ],
+            is_output_node=True,  # the slider is what many look for here
         )
 
     @classmethod
@@ -56,15 +70,25 @@ class Compare(io.ComfyNode):
         result: torch.Tensor,
         truth: torch.Tensor | None = None,
     ) -> io.NodeOutput:
-        given = {"source": source, "pose map": pose_map, "result": result, "truth": truth}
-        rgb = {name: as_rgb(x, name) for name, x in given.items() if x is not None}
+        given = {"source": source, "pose_map": pose_map, "result": result, "truth": truth}
+        rgb = {name: as_rgb(x, _title(name)) for name, x in given.items() if x is not None}
         height, width = rgb["result"].shape[1:3]
-        same_size = {
-            name.replace(" ", "_"): resize_bicubic(x, height, width) for name, x in rgb.items()
+        same_size = {name: resize_bicubic(x, height, width) for name, x in rgb.items()}
+        same = dict(zip(same_size, broadcast_batches(**same_size), strict=True))
+        columns = {_title(name): to_uint8(x) for name, x in same.items()}
+        sheet, metrics = from_uint8(contact_sheet(columns)), describe(columns)
+        # For web/compare.js; not the host's `images`, which would be shown below the slider.
+        shown: dict[str, Any] = {
+            f"pose_transfer_{name}": previews.files(x)
+            for name, x in {**same, "sheet": sheet}.items()
         }
-        same_batch = broadcast_batches(**same_size)
-        columns = {name: to_uint8(x) for name, x in zip(rgb, same_batch, strict=True)}
-        return io.NodeOutput(from_uint8(contact_sheet(columns)), describe(columns))
+        if truth is not None:
+            shown["pose_transfer_metrics"] = [metrics]
+        return io.NodeOutput(sheet, metrics, ui=shown)
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def contact_sheet(columns: dict[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:

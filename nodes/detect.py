@@ -24,9 +24,9 @@ from ..pose_transfer.detectors.people import (
 )
 from ..pose_transfer.detectors.views import Found, detect_at
 from ..pose_transfer.images import as_rgb, from_uint8, to_uint8
-from ..pose_transfer.pose import STYLES, Style, draw, write_keypoints
+from ..pose_transfer.pose import STYLES, Style, draw, overlay, write_keypoints
 from ..pose_transfer.types import Pose
-from . import host
+from . import host, previews
 from .pose_detectors import DEMO, DETECTORS, DWPOSE, load_detector
 from .sockets import PoseKeypoint
 
@@ -138,6 +138,7 @@ class DetectPose(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,  # its pictures stay when the page is opened again
         )
 
     @classmethod
@@ -172,9 +173,13 @@ class DetectPose(io.ComfyNode):
         poses = [Pose(width, height, tuple(person for person, _ in f.people)) for f in frames]
         report = f"{detector} on {backend.provider}\n{describe_people(frames, parts)}"
         host.say(cls.hidden.unique_id, report)
+        nobody = Pose(width, height, ())
         return io.NodeOutput(
             write_keypoints(poses),
             from_uint8(np.stack([draw(pose, height, width, style) for pose in poses])),
             write_boxes([[box for _, box in frame.people] for frame in frames]),
             report,
+            ui=previews.shown(
+                [overlay(to_uint8(image[i]), nobody, poses[i]) for i in previews.chosen(count)]
+            ),
         )

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..pose_transfer.errors import PoseError
 from ..pose_transfer.images import as_rgb, from_uint8
 from ..pose_transfer.pose import draw, read_keypoints, write_keypoints
 from ..pose_transfer.types import Pose
+from . import previews
 from .pose import CATEGORY, MAX_SIDE
 from .sockets import PoseKeypoint
 
@@ -97,8 +98,7 @@ class EditPose(io.ComfyNode):
         if wired is not None:
             shown["pose_transfer_wired_pose"] = [json.dumps(write_keypoints(wired[:1]))]
         if image is not None:
-            picture = ui.PreviewImage(as_rgb(image, "image")[:1])
-            shown["pose_transfer_wired_image"] = picture.as_dict()["images"]
+            shown["pose_transfer_wired_image"] = previews.files(as_rgb(image, "image")[:1])
         return io.NodeOutput(write_keypoints(frames), from_uint8(drawn), ui=shown)
 
 

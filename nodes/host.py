@@ -15,8 +15,11 @@ import comfy.model_management
 import comfy.model_patcher
 import comfy.utils
 import folder_paths
+import numpy as np
 import torch
 from comfy_execution.graph_utils import ExecutionBlocker
+from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
 from ..pose_transfer.errors import CheckpointError, PoseTransferError
@@ -42,6 +45,7 @@ _FOLDERS = {
 _POSE_FILES_ELSEWHERE = tuple(
     f"comfyui_controlnet_aux/ckpts/{owner}" for owner in ("yzd-v/DWPose", "lllyasviel/Annotators")
 )
+
 
 Item = TypeVar("Item")
 
@@ -213,6 +217,17 @@ def each(items: Iterable[Item], total: int) -> Iterator[Item]:
         comfy.model_management.throw_exception_if_processing_interrupted()
         yield item
         bar.update_absolute(done)
+
+
+def show(picture: NDArray[np.uint8]) -> None:
+    """Puts a picture (H, W, 3) on the node that runs, in place of those that it showed meanwhile.
+
+    For nodes that show some: the front end goes on showing the last one, and would hide what the
+    node sends as its `ui`, or show it twice.
+    """
+    size = max(picture.shape[:2])
+    bar = comfy.utils.ProgressBar(1)
+    bar.update_absolute(1, preview=("JPEG", Image.fromarray(picture), size))
 
 
 def say(node_id: str | None, text: str) -> None:

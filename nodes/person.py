@@ -23,7 +23,8 @@ from ..pose_transfer.errors import ParsingError, PoseTransferError
 from ..pose_transfer.images import as_rgb, from_uint8, to_uint8
 from ..pose_transfer.parsing import LABELS, REGIONS, describe, palette_picture, region_mask
 from ..pose_transfer.types import Box, Parsing
-from . import host
+from . import host, previews
+from .palette_sheet import palette_sheet
 from .person_parsers import DEMO, PARSERS, SEGFORMER, load_parser
 from .sockets import PersonParsing
 
@@ -92,6 +93,7 @@ class ParsePerson(io.ComfyNode):
                 ),
             ],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,  # its pictures stay when the page is opened again
         )
 
     @classmethod
@@ -107,7 +109,8 @@ class ParsePerson(io.ComfyNode):
         parsing = Parsing(np.stack(labels), LABELS)
         report = f"{parser} on {backend.provider}\n{describe(parsing)}"
         host.say(cls.hidden.unique_id, report)
-        return io.NodeOutput(parsing, from_uint8(palette_picture(parsing)), report)
+        sheets = previews.shown([palette_sheet(labels[i]) for i in previews.chosen(count)])
+        return io.NodeOutput(parsing, from_uint8(palette_picture(parsing)), report, ui=sheets)
 
 
 class RegionMask(io.ComfyNode):

@@ -13,7 +13,7 @@ from ..pose_transfer.images import as_rgb
 from ..pose_transfer.pose import read_keypoints
 from ..pose_transfer.truepose import DEFAULT_WEIGHTS, REGIONS, limb_priors, region_maps
 from ..pose_transfer.types import Parsing, Pose
-from . import host
+from . import host, previews
 from .attention_record import AttentionRecord
 from .sockets import (
     AttentionRecordSocket,
@@ -279,11 +279,12 @@ class AttentionMaps(io.ComfyNode):
                 ),
                 io.Latent.Output(tooltip="As it came in."),
             ],
+            has_intermediate_output=True,  # its pictures stay when the page is opened again
         )
 
     @classmethod
     def execute(cls, record: AttentionRecord, latent: dict[str, Any]) -> io.NodeOutput:
-        from .attention_sheet import shares, sheet
+        from .attention_sheet import shares, sheet, sheets_by_picture
 
         maps = record.maps()
         if maps is None:
@@ -292,7 +293,8 @@ class AttentionMaps(io.ComfyNode):
                 "Attention, with a strength and a range of steps in which it acts."
             )
         height, width = (LATENT_FACTOR * side for side in latent["samples"].shape[-2:])
-        return io.NodeOutput(sheet(maps, height, width), shares(maps), latent)
+        shown = previews.shown(sheets_by_picture(maps, height, width))
+        return io.NodeOutput(sheet(maps, height, width), shares(maps), latent, ui=shown)
 
 
 def _cropped_to_latents(

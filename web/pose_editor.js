@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // Makes the pose editor the widget of Edit Pose. The only module of it that knows ComfyUI.
 
-import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { addStyle, changed, outputsOf, passWheelOn, view } from "./graph.mjs";
 import { PoseWidget } from "./pose_editor/node_widget.mjs";
 import { upload } from "./upload.mjs";
 
@@ -10,8 +10,6 @@ const TYPE = "POSE_TRANSFER_EDITOR"; // the widgetType of nodes/edit_pose.py
 const MIN_HEIGHT = 220;
 
 const widgets = new WeakMap(); // node -> PoseWidget
-
-const view = (file) => api.apiURL(`/view?${new URLSearchParams(file)}`);
 
 // The host's undo listens to the whole window before any element can. This is its own switch for
 // editors that cover the graph; another pack's may be in it already.
@@ -25,12 +23,6 @@ function guard(isOpen) {
   }
 }
 
-function changed(node) {
-  node.graph?.setDirtyCanvas(true, true);
-  // Makes a step of the host's undo, marks the workflow as modified, and starts "run on change".
-  app.extensionManager.workflow.activeWorkflow?.changeTracker?.captureCanvasState();
-}
-
 function poseWidget(node, name) {
   let ran; // what the node sent last
   let key;
@@ -38,7 +30,7 @@ function poseWidget(node, name) {
     // Kept, for a node that the host took out of its graph no longer knows where it was.
     key: () => (node.graph && (key = `${node.graph.id}/${node.id}`)) ?? key,
     title: () => node.title,
-    outputs: () => ran ?? app.nodeOutputs?.[node.id],
+    outputs: () => ran ?? outputsOf(node),
     image: (file) => view(file),
     address: (file) => view({ filename: file, type: "input" }),
     upload, guard,
@@ -51,10 +43,7 @@ function poseWidget(node, name) {
     ran = output;
     widget.show();
   };
-  widget.element.addEventListener("wheel", (event) => {
-    // Without Vue nodes the graph lies beside the widget, not around it.
-    if (!window.LiteGraph.vueNodesMode) app.canvas.processMouseWheel(event);
-  });
+  passWheelOn(widget.element);
   return node.addDOMWidget(name, TYPE, widget.element, {
     getValue: () => widget.value,
     setValue: (value) => { widget.value = value; },
@@ -74,12 +63,7 @@ function find(key) {
 
 app.registerExtension({
   name: "PoseTransfer.PoseEditor",
-  setup() {
-    const style = document.createElement("link");
-    style.rel = "stylesheet";
-    style.href = new URL("./pose_editor/style.css", import.meta.url);
-    document.head.append(style);
-  },
+  setup: () => addStyle(new URL("./pose_editor/style.css", import.meta.url)),
   getCustomWidgets: () => ({
     [TYPE]: (node, name) => ({
       widget: poseWidget(node, name), minWidth: 260, minHeight: 360,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The pose editor in the real front end, for the tests beside this file.
+"""The real front end, and the pose editor in it, for the tests beside this file.
 
 Pictures land in build/screenshots.
 """
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,18 @@ from pose_transfer.types import Pose
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
-START_MS = 60_000
+START_MS, RUN_MS = 60_000, 120_000
+expect.set_options(timeout=20_000)  # the machine is busy with other tests
 
-# Edit Pose -> Draw Pose -> Preview Image, and a second Edit Pose below. Adding them makes a step of
-# the host's undo, as an artist's own click does.
-BUILD = """async () => {
-  document.querySelector("dialog.pt-editor .pt-primary")?.click();
+CLEAR = """async () => {
   app.graph.clear();
-  // Vue has to see that the nodes are gone, or it takes the new ones of equal ids for them.
+  // Vue has to see that the nodes are gone, or it takes new ones of equal ids for them.
   await new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve)));
   app.nodeOutputs = {};
+}"""
+# Edit Pose -> Draw Pose -> Preview Image, and a second Edit Pose below. Adding them makes a step of
+# the host's undo, as an artist's own click does.
+BUILD = """() => {
   const add = (type, x, y) => {
     const node = LiteGraph.createNode(type);
     node.pos = [x, y];
@@ -55,9 +58,57 @@ EDITORS = (
 )
 VALUES = f"{EDITORS}.map(node => node.widgets.find(widget => widget.name == 'pose').value)"
 
+# Until the picture of the open editor is on the screen; the best of five, for the machine is busy
+# with other tests.
+OPENING = """async button => {
+  let best = Infinity;
+  for (let time = 0; time < 5; time += 1) {
+    document.querySelector("dialog.pt-editor .pt-primary")?.click();
+    await new Promise(resolve => setTimeout(resolve, 100));
+    const start = performance.now();
+    button.click();
+    await new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve)));
+    best = Math.min(best, performance.now() - start);
+  }
+  return best;
+}"""
+# Two pointer moves in each frame for two seconds, the whole arm following.
+FOLLOWING = """async () => {
+  const stage = document.querySelector(".pt-stage");
+  const box = document.querySelector('[data-joint="body.5"]').getBoundingClientRect();
+  const at = [box.x + box.width / 2, box.y + box.height / 2];
+  const send = (type, x, y) => stage.dispatchEvent(new PointerEvent(type, {
+    pointerId: 1, pointerType: "mouse", button: 0, clientX: x, clientY: y, altKey: true,
+    bubbles: true, cancelable: true,
+  }));
+  stage.setPointerCapture = () => {}; // there is no such pointer
+  send("pointerdown", ...at);
+  const stamps = [], work = [];
+  await new Promise(resolve => {
+    const step = stamp => {
+      stamps.push(stamp);
+      if (stamp - stamps[0] > 2000) return resolve();
+      const start = performance.now();
+      for (const half of [0, 0.5]) {
+        const turn = (stamps.length + half) / 10;
+        send("pointermove", at[0] + 60 * Math.sin(turn), at[1] + 60 * Math.cos(turn) - 60);
+      }
+      work.push(performance.now() - start);
+      requestAnimationFrame(step);
+    };
+    requestAnimationFrame(step);
+  });
+  send("pointerup", ...at);
+  work.sort((a, b) => a - b);
+  const rate = 1000 * (stamps.length - 1) / (stamps.at(-1) - stamps[0]);
+  return [rate, work[work.length >> 1], work[work.length >> 3]];
+}"""
 
-class EditorPage:
-    """A page of the front end with two untouched editors in the graph."""
+
+class FrontEnd:
+    """A page of the front end. `topic` begins the names of the pictures that are kept."""
+
+    topic = "graph"
 
     def __init__(self, page: Page, server: ComfyServer, renderer: str) -> None:
         self.page = page
@@ -81,22 +132,59 @@ class EditorPage:
             timeout=START_MS,
         )
 
-    def build(self) -> None:
-        """Makes the graph anew."""
-        self.page.evaluate(BUILD)
-        expect(self.page.locator(".pt-node")).to_have_count(2)
+    def clear(self) -> None:
+        """Takes all nodes out of the graph."""
+        self.page.evaluate(CLEAR)
+
+    def run(self) -> None:
+        """Presses Run and waits for the end of the workflow, which must be a good one."""
+        self.page.evaluate(
+            """() => {
+              window.ended = null;
+              for (const kind of ["execution_success", "execution_error"])
+                app.api.addEventListener(
+                  kind, event => { window.ended ??= [kind, event.detail] }, { once: true });
+            }"""
+        )
+        self.page.get_by_test_id("queue-button").click()
+        self.page.wait_for_function("window.ended || app.lastNodeErrors", timeout=RUN_MS)
+        assert self.page.evaluate("app.lastNodeErrors") is None
+        kind, detail = self.page.evaluate("window.ended")
+        assert kind == "execution_success", detail
+
+    def swipe(self, *ways: Sequence[tuple[float, float]]) -> None:
+        """Puts one finger down for each way, moves all along theirs, and takes them off."""
+        session = self.page.context.new_cdp_session(self.page)
+        kinds = ["touchStart", *["touchMove"] * (len(ways[0]) - 1)]
+        for kind, places in zip(kinds, zip(*ways, strict=True), strict=True):
+            points = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(places)]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        session.detach()
 
     def keep(self, name: str) -> None:
         """Keeps a picture of the page."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=SCREENSHOTS / f"pose-editor-{name}-{self.renderer}.png")
+        self.page.screenshot(path=SCREENSHOTS / f"{self.topic}-{name}-{self.renderer}.png")
 
     def note(self, name: str, measured: dict[str, float]) -> None:
         """Prints what was measured and keeps it beside the pictures."""
         print(self.renderer, measured)
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        file = SCREENSHOTS / f"pose-editor-{name}-{self.renderer}.json"
+        file = SCREENSHOTS / f"{self.topic}-{name}-{self.renderer}.json"
         file.write_text(json.dumps(measured))
+
+
+class EditorPage(FrontEnd):
+    """A page of the front end with two untouched editors in the graph."""
+
+    topic = "pose-editor"
+
+    def build(self) -> None:
+        """Makes the graph anew."""
+        self.clear()
+        self.page.evaluate(BUILD)
+        expect(self.page.locator(".pt-node")).to_have_count(2)
 
     def preview(self, which: int = 0) -> ElementHandle:
         """The small picture in a node, which opens its editor."""
@@ -127,6 +215,24 @@ class EditorPage:
         self.page.mouse.move(x + dx, y + dy, steps=8)
         self.page.mouse.up()
 
+    def speed(self) -> dict[str, float]:
+        """How fast the open editor is with a whole person of 136 joints.
+
+        Milliseconds until it is open; frames per second while a joint is dragged; milliseconds of
+        work in a frame, half and an eighth of all frames needing less.
+        """
+        for part in ("left_hand", "right_hand", "face", "feet"):
+            self.page.locator(f'.pt-part[data-part="{part}"] button[title^="Add"]').click()
+        self.page.keyboard.press("Escape")
+        opened = self.preview().evaluate(OPENING)
+        rate, work, least = self.page.evaluate(FOLLOWING)
+        return {
+            "opened_ms": round(opened),
+            "frames_per_s": round(rate, 1),
+            "work_ms": round(work, 1),
+            "least_work_ms": round(least, 1),
+        }
+
     def values(self) -> list[str]:
         """What the nodes keep."""
         return self.page.evaluate(VALUES)
@@ -152,37 +258,53 @@ class EditorPage:
         )
 
 
-@pytest.fixture(scope="module", params=["canvas", "vue"])
-def editor_page(request: pytest.FixtureRequest, server: ComfyServer) -> Iterator[EditorPage]:
-    """One for each of the front end's two ways to draw nodes.
-
-    Opened once: starting it takes longer than all the tests.
-    """
+@contextmanager
+def front_end_of(server: ComfyServer, renderer: str) -> Iterator[FrontEnd]:
+    """The front end of a server in a browser of its own; `renderer`: canvas or vue."""
     chromium = os.environ.get("CHROMIUM")
     if not chromium:
         pytest.fail("CHROMIUM is not set: run these tests by `make test` or `make test-host`.")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         page = browser.new_page(viewport={"width": 1500, "height": 950}, locale="en-US")
-        editor = EditorPage(page, server, request.param)
-        editor.set("Comfy.TutorialCompleted", True)
-        editor.set("Comfy.VueNodes.Enabled", request.param == "vue")
-        editor.start()
-        yield editor
+        front_end = FrontEnd(page, server, renderer)
+        front_end.set("Comfy.TutorialCompleted", True)
+        front_end.set("Comfy.VueNodes.Enabled", renderer == "vue")
+        front_end.start()
+        yield front_end
         browser.close()
-    editor.set("Comfy.VueNodes.Enabled", False)
+    front_end.set("Comfy.VueNodes.Enabled", False)
+
+
+@pytest.fixture(scope="module", params=["canvas", "vue"])
+def opened(request: pytest.FixtureRequest, server: ComfyServer) -> Iterator[FrontEnd]:
+    """One for each of the front end's two ways to draw nodes.
+
+    Opened once: starting it takes longer than all the tests.
+    """
+    with front_end_of(server, request.param) as front_end:
+        yield front_end
 
 
 @pytest.fixture
-def editor(editor_page: EditorPage) -> Iterator[EditorPage]:
-    """The front end with a new graph; a script error fails the test."""
+def front_end(opened: FrontEnd) -> Iterator[FrontEnd]:
+    """The front end with an empty graph; a script error fails the test."""
     errors: list[str] = []
 
     def note(error: Error) -> None:
         errors.append(str(error))
 
-    editor_page.page.on("pageerror", note)
-    editor_page.build()
-    yield editor_page
-    editor_page.page.remove_listener("pageerror", note)
+    opened.page.on("pageerror", note)
+    opened.clear()
+    yield opened
+    opened.page.remove_listener("pageerror", note)
     assert errors == []
+
+
+@pytest.fixture
+def editor(front_end: FrontEnd) -> Iterator[EditorPage]:
+    """The front end with a new graph of two editors, closed."""
+    editor = EditorPage(front_end.page, front_end.server, front_end.renderer)
+    editor.build()
+    yield editor
+    editor.page.evaluate("document.querySelector('dialog.pt-editor .pt-primary')?.click()")

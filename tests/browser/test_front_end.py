@@ -29,6 +29,7 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
 )
+WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 PACK, TEMPLATE = "pose-transfer", "fpdm_demo"
 START_MS, RUN_MS = 60_000, 300_000
 
@@ -60,7 +61,10 @@ def page(browser: Browser, server: ComfyServer) -> Iterator[Page]:
     errors: list[str] = []
     opened.on("pageerror", lambda error: errors.append(str(error)))
     opened.goto(server.address)
-    opened.wait_for_function("window.app?.extensionManager && app.graph", timeout=START_MS)
+    opened.wait_for_function(
+        "window.app?.extensionManager?.workflow?.activeWorkflow?.changeTracker && app.graph",
+        timeout=START_MS,
+    )
     yield opened
     opened.close()
     assert errors == []
@@ -139,3 +143,42 @@ def test_the_demo_runs_by_the_run_button_and_its_pictures_appear(page: Page, ser
             picture = Image.open(io.BytesIO(answer.read()))
         assert picture.width >= 192 and picture.height >= 256
         assert len(picture.convert("RGB").getcolors(maxcolors=2**24) or ()) > 100, "a blank picture"
+
+
+def test_a_missing_checkpoint_is_named_with_its_folder_and_address(page: Page):
+    workflow = json.loads((WORKFLOWS / "fpdm_photo.json").read_text(encoding="utf-8"))
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
+    page.get_by_test_id("error-overlay-see-errors").click(timeout=START_MS)
+    group = page.get_by_test_id("error-group-missing-model")
+    expect(group).to_be_visible()
+    keep(page, "missing-model")
+    for model in workflow["models"]:
+        expect(group).to_contain_text(model["name"])
+        expect(group).to_contain_text(model["directory"])
+        group.get_by_role("button", name="Copy URL").click()
+        assert page.evaluate("navigator.clipboard.readText()") == model["url"]
+
+
+def test_the_help_of_a_node_shows_its_pictures(page: Page):
+    title = page.evaluate(
+        """async () => {
+          app.graph.clear();
+          const node = LiteGraph.createNode("PoseTransferFPDMGuider");
+          node.pos = [300, 300];
+          app.graph.add(node);
+          Object.assign(app.canvas.ds, { scale: 1, offset: [100, 100] });
+          app.canvas.setDirty(true, true);
+          for (let frame = 0; frame < 3; frame += 1) await new Promise(requestAnimationFrame);
+          const { left, top } = app.canvas.canvas.getBoundingClientRect();
+          return [left + 480, top + 385];
+        }"""
+    )
+    page.mouse.click(*title)
+    page.wait_for_function("app.canvas.selectedItems.size == 1")
+    page.get_by_test_id("info-button").click()
+    picture = page.locator(".markdown-content img").first
+    expect(picture).to_be_visible(timeout=START_MS)
+    page.wait_for_function("document.querySelector('.markdown-content img').naturalWidth > 0")
+    keep(page, "help")
+    expect(page.locator(".markdown-content h1")).to_have_text("FPDM Guider")

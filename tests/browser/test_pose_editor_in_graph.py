@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,23 +20,17 @@ from pose_transfer.client import ComfyServer
 from pose_transfer.mannequin import render
 from pose_transfer.pose import draw, read_keypoints, write_keypoints
 
-LEFT_WRIST = 7
+LEFT_WRIST, LEFT_KNEE = 7, 12
 RUN_MS = 120_000
 
 
-def test_a_dragged_joint_changes_the_result(editor: Any, server: ComfyServer):
+def test_a_joint_is_dragged_undone_reloaded_and_run(editor: Any, server: ComfyServer):
     page: Page = editor.page
 
     def result() -> np.ndarray:
         """Runs the graph; the picture that Preview Image shows."""
         page.evaluate("for (const id in app.nodeOutputs) delete app.nodeOutputs[id]")
-        page.get_by_test_id("queue-button").click()
-        page.wait_for_function(
-            "Object.values(app.nodeOutputs).some(o => o.images) || app.lastNodeErrors"
-            " || app.lastExecutionError",
-            timeout=RUN_MS,
-        )
-        assert page.evaluate("[app.lastNodeErrors, app.lastExecutionError]") == [None, None]
+        editor.run()
         address = page.evaluate(
             "(image => '/view?' + new URLSearchParams(image))"
             "(Object.values(app.nodeOutputs).find(o => o.images).images[0])"
@@ -46,10 +41,19 @@ def test_a_dragged_joint_changes_the_result(editor: Any, server: ComfyServer):
     untouched = result()
     editor.open()
     editor.drag(LEFT_WRIST, 60, -150)
+    kept = editor.value()
+    editor.drag(LEFT_KNEE, 80, 10)
+    page.keyboard.press("Control+z")
+    assert editor.value() == kept
     page.keyboard.press("Escape")
+    workflow = page.evaluate("app.graph.serialize()")
+    editor.clear()
+    page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
+    expect(page.locator(".pt-node")).to_have_count(2)
+    assert editor.value() == kept
     edited = result()
     editor.keep("result")
-    (pose,) = read_keypoints(editor.value())
+    (pose,) = read_keypoints(kept)
     assert np.array_equal(edited, draw(pose, 768, 512, "openpose"))
     assert not np.array_equal(edited, untouched)
 
@@ -184,3 +188,60 @@ def test_it_wears_the_light_palette(editor: Any):
         editor.set("Comfy.ColorPalette", "dark")
     light, dark = (sum(map(float, c[c.index("(") + 1 : -1].split(",")[:3])) for c in colours)
     assert light > 600 > 200 > dark
+
+
+def test_a_photo_is_uploaded_and_lies_under_the_figure(
+    editor: Any, server: ComfyServer, tmp_path: Path
+):
+    page: Page = editor.page
+    photo = tmp_path / f"my photo {editor.renderer}.png"
+    Image.fromarray(render(9, 19).image).save(photo)
+    editor.open()
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Upload").click()
+    chooser.value.set_files(photo)
+    expect(page.locator(".pt-photo")).to_be_visible()
+    kept = server.base_directory / "input" / photo.name
+    assert kept.read_bytes() == photo.read_bytes()
+    page.get_by_role("button", name="Canvas like photo").click()
+    editor.keep("photo")
+    (pose,) = read_keypoints(editor.value())
+    assert (pose.width, pose.height) == (192, 256)
+
+    workflow = page.evaluate("app.graph.serialize()")
+    page.keyboard.press("Escape")
+    page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
+    editor.open()
+    address = page.locator(".pt-photo").evaluate("image => image.href.baseVal")
+    with urllib.request.urlopen(server.address + re.sub(r"^https?://[^/]+", "", address)) as answer:
+        assert answer.read() == photo.read_bytes()
+    page.get_by_role("button", name="Remove", exact=True).click()
+    expect(page.locator(".pt-photo")).to_be_hidden()
+
+
+def test_fingers_drag_joints_move_the_view_and_pinch_it(editor: Any):
+    page: Page = editor.page
+    editor.open()
+    page.get_by_role("button", name="Mirror").click()  # any edit, so that there is a value
+    before, (x, y) = editor.body(), editor.place(LEFT_WRIST)
+    # Beside the joint: a finger reaches farther than a mouse.
+    editor.swipe([(x + 15, y), (x + 30, y - 30), (x + 55, y - 60)])
+    moved = editor.place(LEFT_WRIST)
+    assert np.allclose(moved, (x + 40, y - 60), atol=2)
+    dragged = editor.body()
+    assert not np.allclose(dragged[LEFT_WRIST], before[LEFT_WRIST])
+
+    box = page.locator(".pt-stage").bounding_box()
+    left, top = box["x"] + 30, box["y"] + 60
+    editor.swipe([(left, top), (left + 20, top + 10), (left + 50, top + 25)])
+    assert np.allclose(editor.place(LEFT_WRIST), np.add(moved, (50, 25)), atol=2)
+
+    middle, height = box["x"] + box["width"] / 2, box["y"] + 40
+    span = editor.place(2)[0] - editor.place(5)[0]
+    editor.swipe(
+        [(middle - 50, height), (middle - 75, height), (middle - 100, height)],
+        [(middle + 50, height), (middle + 75, height), (middle + 100, height)],
+    )
+    assert np.isclose(editor.place(2)[0] - editor.place(5)[0], 2 * span, rtol=0.02)
+    editor.keep("pinched")
+    assert np.array_equal(editor.body(), dragged), "looking from elsewhere moves nobody"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The pose editor's geometry and state, which need no browser: tests/web in Node."""
+"""Geometry and state of the editor and the slider, which need no browser: tests/web in Node."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCRIPTS = sorted((Path(__file__).parents[1] / "web").glob("*.test.mjs"))
 @pytest.mark.parametrize(
     "script", SCRIPTS, ids=lambda script: script.name.removesuffix(".test.mjs")
 )
-def test_the_editor_s_modules(script: Path) -> None:
+def test_the_widgets_modules(script: Path) -> None:
     done = node(
         ["--test", "--test-reporter=spec", str(script)],
         return_completed_process=True,
