@@ -7,7 +7,7 @@ import numpy as np
 from comfy_api.latest import io
 
 from ..pose_transfer.images import from_uint8
-from ..pose_transfer.mannequin import LABELS, render
+from ..pose_transfer.mannequin import HELD_OUT_PATTERNS, LABELS, PATTERNS, render
 from ..pose_transfer.mannequin.motion import render_motion
 from ..pose_transfer.pose import write_keypoints
 from ..pose_transfer.types import Parsing
@@ -15,6 +15,7 @@ from .sockets import FPDMWeights, PersonParsing, PoseKeypoint
 
 CATEGORY = "pose transfer/demo"
 MAX_SEED = 2**31 - 1
+OWN_PATTERN = "the person's own"
 
 
 class DemoModels(io.ComfyNode):
@@ -37,6 +38,10 @@ class DemoModels(io.ComfyNode):
                 FPDMWeights.Output(
                     display_name="fpdm", tooltip="For Fusion Embedding and Apply FPDM."
                 ),
+                io.ControlNet.Output(
+                    tooltip="FPDM's pose encoder alone, for Apply ControlNet: takes a pose map of "
+                    "Draw Pose, style fpdm."
+                ),
             ],
         )
 
@@ -45,7 +50,7 @@ class DemoModels(io.ComfyNode):
         from .loading import load_demo  # diffusers takes seconds to import
 
         demo = load_demo()
-        return io.NodeOutput(demo.model, demo.clip, demo.vae, demo.fpdm)
+        return io.NodeOutput(demo.model, demo.clip, demo.vae, demo.fpdm, demo.control_net)
 
 
 class DemoPerson(io.ComfyNode):
@@ -67,6 +72,14 @@ class DemoPerson(io.ComfyNode):
                 ),
                 _seed("source_pose", 29, "Seed of the pose in the source picture."),
                 _seed("target_pose", 9, "Seed of the pose that the person shall take."),
+                io.Combo.Input(
+                    "upper_pattern",
+                    options=[OWN_PATTERN, *PATTERNS, *HELD_OUT_PATTERNS],
+                    default=OWN_PATTERN,
+                    optional=True,
+                    tooltip="Pattern of the upper garment in place of the person's own. No model "
+                    f"was trained on {' or '.join(HELD_OUT_PATTERNS)}: one-shot tuning learns it.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="source", tooltip="The person in the source pose."),
@@ -93,8 +106,13 @@ class DemoPerson(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, identity: int, source_pose: int, target_pose: int) -> io.NodeOutput:
-        source, truth = render(identity, source_pose), render(identity, target_pose)
+    def execute(
+        cls, identity: int, source_pose: int, target_pose: int, upper_pattern: str = OWN_PATTERN
+    ) -> io.NodeOutput:
+        pattern = None if upper_pattern == OWN_PATTERN else upper_pattern
+        source, truth = (
+            render(identity, pose, upper_pattern=pattern) for pose in (source_pose, target_pose)
+        )
         return io.NodeOutput(
             from_uint8(source.image),
             write_keypoints([truth.pose]),

@@ -17,6 +17,7 @@ from ..pose_transfer.fpdm.checkpoint import build_part
 from ..pose_transfer.fpdm.convert import DTYPES, with_base
 from . import host, stock_models
 from .once import load_once
+from .patches.control import pose_control
 from .sockets import FPDMModel
 
 # Stable Diffusion's own, for a checkpoint without an autoencoder that could tell.
@@ -25,12 +26,14 @@ SD_LATENT_SCALE = 0.18215
 
 @dataclass(frozen=True)
 class DemoModels:
-    """The embedded models as the host's MODEL, CLIP and VAE, and the FPDM that steers them."""
+    """The embedded models as the host's MODEL, CLIP and VAE, the FPDM that steers them, and its
+    pose encoder alone as the host's CONTROL_NET."""
 
     model: Any
     clip: Any
     vae: Any
     fpdm: FPDMModel
+    control_net: Any
 
 
 def load_demo() -> DemoModels:
@@ -41,6 +44,7 @@ def load_demo() -> DemoModels:
 def _load_demo(base_path: Path, fpdm_path: Path) -> DemoModels:
     base = demo_models.load_base(base_path)
     vae = stock_models.build_tiny_vae(base.vae)
+    fpdm = demo_models.load_fpdm(fpdm_path)
     return DemoModels(
         model=stock_models.build_model(
             base.unet,
@@ -54,7 +58,8 @@ def _load_demo(base_path: Path, fpdm_path: Path) -> DemoModels:
         ),
         clip=stock_models.build_clip(base.text_encoder, base.text_config),
         vae=vae,
-        fpdm=_payload(demo_models.load_fpdm(fpdm_path), "mannequin demo"),
+        fpdm=_payload(fpdm, "mannequin demo"),
+        control_net=pose_control(fpdm.pose_encoder),
     )
 
 

@@ -49,8 +49,9 @@ class TuneLoRA(io.ComfyNode):
                 io.Conditioning.Input(
                     "positive",
                     optional=True,
-                    tooltip="What the photos show, from CLIP Text Encode. Instead of it, connect "
-                    "'clip' and write the prompt here.",
+                    tooltip="What the photos show, from CLIP Text Encode. With one whole photo "
+                    "Apply ControlNet may come between: its pose is then not learnt. Instead of "
+                    "it, connect 'clip' and write the prompt here.",
                 ),
                 io.Clip.Input(
                     "clip",
@@ -183,16 +184,19 @@ class TuneLoRA(io.ComfyNode):
         **values: Any,
     ) -> io.NodeOutput:
         from .patches import lora, tuning
+        from .tuning_sheet import tuning_sheet
 
         photos = as_rgb(photos, "photos")
         _require_mask_fits(mask, photos)
+        whole = values["crop"] == CROP_NONE and len(photos) == 1
         job = tuning.Job(
-            model, vae, _caption(positive, clip, prompt), photos, mask, _settings(**values),
+            model, vae, _caption(positive, clip, prompt, whole), photos, mask, _settings(**values),
             preview_every, clip_vision,
         )  # fmt: skip
         tuned, report = tuning.tune_or_load(job)
         host.say(cls.hidden.unique_id, report)
         applied = lora.apply_lora(model, tuned.tensors, UNIFORM, "", 1.0)
+        host.show(tuning_sheet(tuned, preview_every))
         return io.NodeOutput(tuned.tensors, applied, {"loss": list(tuned.loss)}, tuned.previews)
 
 
@@ -289,11 +293,11 @@ def _settings(crop: str, blocks: str, **values: Any) -> TuningSettings:
     )
 
 
-def _caption(positive: list[Any] | None, clip: Any, prompt: str) -> Any:
+def _caption(positive: list[Any] | None, clip: Any, prompt: str, controlled: bool) -> Any:
     from .patches import tuning
 
     if positive is not None:
-        return tuning.EncodedCaption(positive)
+        return tuning.EncodedCaption(positive, controlled)
     if clip is None:
         raise PoseTransferError(
             "Nothing says what the photos show. Connect 'clip' and write the prompt, or connect "

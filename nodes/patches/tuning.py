@@ -31,15 +31,18 @@ from ...pose_transfer.oneposetrans.crops import Photos
 from ...pose_transfer.oneposetrans.fingerprint import Fingerprint
 from ...pose_transfer.oneposetrans.lora_blocks import is_chosen, require_chosen
 from ...pose_transfer.oneposetrans.settings import CODE_VERSION, TuningSettings
+from . import control
 from .lora import Layer, attention_layers
 from .tuning_sampler import Trained, TuningSampler, load_whole
 
 _KEY = "pose_transfer_tuning"
-# What a CONDITIONING may carry that speaks of whole pictures, not of crops of them.
+# What a CONDITIONING may carry that says nothing of what is in the photos.
 _LEFT_OUT = (
     "area", "strength", "mask", "mask_strength", "set_area_to_bounds", "start_percent",
-    "end_percent", "control", "control_apply_to_uncond", "gligen", "hooks",
+    "end_percent", "gligen", "hooks",
 )  # fmt: skip
+# What speaks of whole pictures, not of crops of them.
+_CONTROL = ("control", "control_apply_to_uncond")
 
 
 class Caption(Protocol):
@@ -56,13 +59,17 @@ class Caption(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EncodedCaption:
-    """A CONDITIONING of one entry."""
+    """A CONDITIONING of one entry, with its ControlNets where `controlled`."""
 
     positive: list[Any]
+    controlled: bool = False
     text: str = "(conditioning)"
 
     def describe(self, fingerprint: Fingerprint) -> None:
-        fingerprint.add("conditioning", self.encode())
+        ((tokens, settings),) = self.encode()["positive"]
+        control.describe(fingerprint, settings.get("control"))
+        words = {k: v for k, v in settings.items() if k not in _CONTROL}
+        fingerprint.add("conditioning", [[tokens, words]])
 
     def encode(self) -> dict[str, list[Any]]:
         if len(self.positive) != 1:
@@ -71,7 +78,8 @@ class EncodedCaption:
                 "the photos. Connect CLIP Text Encode directly, without Combine."
             )
         ((tokens, settings),) = self.positive
-        return {"positive": [[tokens, {k: v for k, v in settings.items() if k not in _LEFT_OUT}]]}
+        left_out = _LEFT_OUT if self.controlled else (*_LEFT_OUT, *_CONTROL)
+        return {"positive": [[tokens, {k: v for k, v in settings.items() if k not in left_out}]]}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

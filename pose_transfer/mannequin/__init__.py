@@ -3,11 +3,19 @@
 
 from .dataset import Pair, pair_seeds, pairs, split_seeds
 from .figure import LABELS
-from .identity import PATTERNS, Garment, Identity, sample_identity
+from .identity import (
+    HELD_OUT_PATTERNS,
+    PATTERNS,
+    Garment,
+    Identity,
+    sample_identity,
+    with_upper_pattern,
+)
 from .posing import BodyPose, sample_pose
 from .renderer import Rendering, Sample, render, render_figure
 
 __all__ = [
+    "HELD_OUT_PATTERNS",
     "LABELS",
     "PATTERNS",
     "BodyPose",
@@ -23,4 +31,5 @@ __all__ = [
     "sample_identity",
     "sample_pose",
     "split_seeds",
+    "with_upper_pattern",
 ]

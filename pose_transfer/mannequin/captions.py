@@ -11,6 +11,7 @@ _PATTERN_WORDS = {
     "dots": "dotted",
     "gradient": "gradient",
     "logo": "logo",
+    "zigzag": "zigzag",
 }
 
 

@@ -7,13 +7,15 @@ machine and NumPy version.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 RGB = tuple[int, int, int]
 
 PATTERNS = ("plain", "stripes", "checks", "dots", "gradient", "logo")
+HELD_OUT_PATTERNS = ("zigzag",)
+"""Drawn by no seed, so no model has seen them in training."""
 
 # Well separated in RGB, each with a one-word name that the CLIP tokenizer knows.
 PALETTE: dict[str, RGB] = {
@@ -232,3 +234,10 @@ def sample_identity(seed: int) -> Identity:
         hips=dice.uniform(1.02, 1.12) if woman else dice.uniform(0.92, 1.0),
         legs=dice.uniform(0.96, 1.06),
     )
+
+
+def with_upper_pattern(identity: Identity, pattern: str) -> Identity:
+    """The same person, with another pattern on the upper garment."""
+    if pattern not in PATTERNS + HELD_OUT_PATTERNS:
+        raise ValueError(f"no pattern {pattern!r}: {', '.join(PATTERNS + HELD_OUT_PATTERNS)}")
+    return replace(identity, upper=replace(identity.upper, pattern=pattern))

@@ -51,6 +51,8 @@ def pattern_mix(
     soft = 1.2 * pixel / garment.period
     if garment.pattern == "stripes":
         return _band(rows if garment.direction == "across" else columns, soft)
+    if garment.pattern == "zigzag":
+        return _band(rows + np.abs(_fraction(columns) - 0.5), soft)
     if garment.pattern == "checks":
         row, column = _band(rows, soft), _band(columns, soft)
         return row + column - 2.0 * row * column

@@ -11,7 +11,7 @@ from ..pose.skeleton import BODY_NAMES
 from ..types import Person, Pose
 from .captions import caption
 from .figure import Figure
-from .identity import Identity, sample_identity
+from .identity import Identity, sample_identity, with_upper_pattern
 from .posing import BodyPose, sample_pose
 from .raster import Canvas
 
@@ -74,8 +74,18 @@ def render_figure(
     return Rendering(sample, None if coordinates is None else coordinates.transpose(1, 2, 0))
 
 
-def render(identity_seed: int, pose_seed: int, height: int = 256, width: int = 192) -> Sample:
-    """The mannequin `identity_seed` in the pose `pose_seed`; the same bits on every machine."""
-    return render_figure(
-        sample_identity(identity_seed), sample_pose(pose_seed), height, width
-    ).sample
+def render(
+    identity_seed: int,
+    pose_seed: int,
+    height: int = 256,
+    width: int = 192,
+    upper_pattern: str | None = None,
+) -> Sample:
+    """The mannequin `identity_seed` in the pose `pose_seed`; the same bits on every machine.
+
+    `upper_pattern`: another pattern on the upper garment than the seed has drawn.
+    """
+    identity = sample_identity(identity_seed)
+    if upper_pattern is not None:
+        identity = with_upper_pattern(identity, upper_pattern)
+    return render_figure(identity, sample_pose(pose_seed), height, width).sample

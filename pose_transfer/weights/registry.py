@@ -269,7 +269,7 @@ MODELS: tuple[Model, ...] = (
             ),
         ),
         licence="Apache-2.0 by its page; weights by LAION",
-        needed_by="OnePoseTrans (image encoder of ip_adapter_sdxl)",
+        needed_by="OnePoseTrans (image encoder of both IP-Adapters)",
         source=f"{HUGGING_FACE}/h94/IP-Adapter",
     ),
     Model(
@@ -303,6 +303,63 @@ MODELS: tuple[Model, ...] = (
         licence="Apache-2.0",
         needed_by="OnePoseTrans on SDXL (pose)",
         source=f"{HUGGING_FACE}/xinsir/controlnet-openpose-sdxl-1.0",
+    ),
+    Model(
+        name="sdxl_base",
+        folder="checkpoints",
+        files=(
+            WeightFile(
+                "sd_xl_base_1.0.safetensors",
+                f"{HUGGING_FACE}/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/"
+                "sd_xl_base_1.0.safetensors",
+                6_938_078_334,
+                "31e35c80fc4829d14f90153f4c74cd59c90b779f6afe05a74cd6120b893f7e5b",
+            ),
+        ),
+        licence="CreativeML Open RAIL++-M",
+        needed_by="OnePoseTrans on SDXL, or any other SDXL checkpoint",
+        source=f"{HUGGING_FACE}/stabilityai/stable-diffusion-xl-base-1.0",
+    ),
+    Model(
+        name="sd15",
+        folder="checkpoints",
+        files=(
+            WeightFile(
+                "v1-5-pruned-emaonly-fp16.safetensors",
+                f"{HUGGING_FACE}/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/"
+                "v1-5-pruned-emaonly-fp16.safetensors",
+            ),
+        ),
+        licence="CreativeML Open RAIL-M",
+        needed_by="OnePoseTrans on Stable Diffusion 1.5, or any other checkpoint of it",
+        source=f"{HUGGING_FACE}/Comfy-Org/stable-diffusion-v1-5-archive",
+    ),
+    Model(
+        name="ip_adapter_sd15",
+        folder="ipadapter",
+        files=(
+            WeightFile(
+                "ip-adapter_sd15.safetensors",
+                f"{HUGGING_FACE}/h94/IP-Adapter/resolve/main/models/ip-adapter_sd15.safetensors",
+            ),
+        ),
+        licence="Apache-2.0",
+        needed_by="OnePoseTrans on Stable Diffusion 1.5 (image tokens)",
+        source=f"{HUGGING_FACE}/h94/IP-Adapter",
+    ),
+    Model(
+        name="controlnet_openpose_sd15",
+        folder="controlnet",
+        files=(
+            WeightFile(
+                "control_v11p_sd15_openpose_fp16.safetensors",
+                f"{HUGGING_FACE}/comfyanonymous/ControlNet-v1-1_fp16_safetensors/resolve/main/"
+                "control_v11p_sd15_openpose_fp16.safetensors",
+            ),
+        ),
+        licence="OpenRAIL",
+        needed_by="OnePoseTrans on Stable Diffusion 1.5 (pose)",
+        source=f"{HUGGING_FACE}/comfyanonymous/ControlNet-v1-1_fp16_safetensors",
     ),
     Model(
         name="leffa_pose_transfer",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import comfy.samplers
@@ -20,9 +21,11 @@ from pose_transfer_pack.nodes import fpdm as nodes
 from pose_transfer_pack.nodes import loading
 from pose_transfer_pack.pose_transfer.demo.models import load_base
 from pose_transfer_pack.pose_transfer.fpdm import load_checkpoint
+from pose_transfer_pack.pose_transfer.fpdm.unet import pose_added
 from torch import Tensor
 
 Report = dict[str, Any]
+host_nodes: Any = import_module("nodes")  # a name that this pack has, too
 
 
 @torch.inference_mode()
@@ -38,6 +41,7 @@ def check(base_path: str, fpdm_path: str) -> Report:
         **patches(world),
         **lora(world),
         **area(world),
+        **pose_control(world),
     }
 
 
@@ -254,3 +258,27 @@ def area(world: World) -> Report:
     x, pose = world.x[..., :3], world.pose[..., :3]
     expected = world.library.predict_noise(x, 500, world.tokens, pose, world.fusion)
     return {"half": difference(left, expected)}
+
+
+def pose_control(world: World) -> Report:
+    """The pose encoder alone, through the host's Apply ControlNet at strength 0.7."""
+    words = torch.randn(1, 77, world.tokens.shape[-1])
+    caption = [[words, {}]]
+    controlled, _ = host_nodes.ControlNetApplyAdvanced().apply_controlnet(
+        caption, caption, world.demo.control_net, world.pose_map, 0.7, 0.0, 1.0
+    )
+    got = world.call(stock_guider(world.demo.model, controlled))
+    no_offset = torch.zeros(1, world.unet.time_embedding.linear_2.out_features)
+    with pose_added(world.unet, 0.7 * world.pose):
+        expected = world.unet(world.x, 500, words, class_labels=no_offset, return_dict=False)[0]
+    plain = world.call(stock_guider(world.demo.model, caption))
+    two = world.demo.control_net.copy().set_cond_hint(torch.rand(2, 3, 64, 48))
+    batches = [
+        two.get_control(world.x.expand(n, -1, -1, -1), torch.zeros(n), {}, n // 2, {})["input"][0]
+        for n in (4, 2)
+    ]
+    return {
+        "pose control's batches": [len(batch) for batch in batches],
+        "pose control": difference(got.v, expected),
+        "pose control's effect": difference(plain.v, expected),
+    }

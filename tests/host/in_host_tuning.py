@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import runpy
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import comfy.utils
 import torch
 from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 from pose_transfer_pack.nodes.oneposetrans import ApplyLoRA
-from pose_transfer_pack.nodes.patches import lora, tuning
+from pose_transfer_pack.nodes.patches import control, lora, tuning
 from pose_transfer_pack.nodes.patches.tuning_sampler import HostSampling
 from pose_transfer_pack.pose_transfer.errors import PoseTransferError
 from pose_transfer_pack.pose_transfer.oneposetrans import cache
@@ -24,6 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 Report = dict[str, Any]
+host_nodes: Any = import_module("nodes")  # a name that this pack has, too
 tiny = runpy.run_path(str(Path(__file__).with_name("in_host_tiny_models.py")))
 
 
@@ -35,7 +37,7 @@ def check(folder: str) -> Report:
         made = tiny["tiny_sd3"]() if kind == "sd3" else tiny["tiny_unet"](kind)
         report[kind] = kinds(made, Path(folder, kind))
         if kind == "sd15":
-            report |= ends(made) | cached(made) | refused(made)
+            report |= ends(made) | cached(made) | controlled(made) | refused(made)
     return report
 
 
@@ -46,7 +48,7 @@ def job(made: Any, steps: int = 3, seed: int = 0, **options: Any) -> Any:
     values = {"steps": steps, "rank": 4, "alpha": 4.0, "resolution": 64, "seed": seed}
     values |= options.pop("settings", {})
     settings = TuningSettings(**values)
-    caption = tuning.EncodedCaption(made.conditioning)
+    caption = options.pop("caption", tuning.EncodedCaption(made.conditioning))
     model = options.pop("model", made.model)
     return tuning.Job(model, made.vae, caption, photo, mask, settings, **options)
 
@@ -237,6 +239,44 @@ def cached(made: Any) -> Report:
     }
 
 
+def controlled(made: Any) -> Report:
+    """A ControlNet in the caption acts in every step and in previews, where it is asked for."""
+    torch.manual_seed(5)
+    encoder = torch.nn.Conv2d(3, made.model.model.model_config.unet_config["model_channels"], 8, 8)
+    calls: list[int] = []
+    encoder.register_forward_hook(lambda _m, inputs, _y: calls.append(len(inputs[0])))
+    net = control.pose_control(encoder)
+
+    def caption(hint: float, keep: bool = True) -> tuning.EncodedCaption:
+        pose_map = torch.full((1, 80, 64, 3), hint)
+        positive, _ = host_nodes.ControlNetApplyAdvanced().apply_controlnet(
+            made.conditioning, made.conditioning, net, pose_map, 1.0, 0.0, 1.0
+        )
+        return tuning.EncodedCaption(positive, keep)
+
+    whole = {"whole_photo": True}
+    plain = job(made, settings=whole)
+    told = job(made, settings=whole, caption=caption(0.5), preview_every=2)
+    key, before = told.key(), State(made.model)
+    tuned, _ = tuning._tune(told)
+    encoded = len(calls)
+    ignored, _ = tuning._tune(job(made, settings=whole, caption=caption(0.5, keep=False)))
+    return {
+        "control encoded": encoded,
+        "control matters": difference_of(tuned.tensors, tuning._tune(plain)[0].tensors),
+        "control ignored": same(ignored.tensors, tuning._tune(plain)[0].tensors),
+        "control keys": len(
+            {
+                plain.key(),
+                key,
+                job(made, settings=whole, caption=caption(0.4), preview_every=2).key(),
+            }
+        ),
+        "control key again": told.key() == key,
+        "control leaves": before.same(made.model),
+    }
+
+
 def refused(made: Any) -> Report:
     """What cannot work is said before anything is computed."""
     said: Report = {}
@@ -321,6 +361,10 @@ def twice(conditioning: list[Any]) -> list[Any]:
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def difference_of(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    return max(difference(one[name], other[name]) for name in one)
 
 
 def difference(a: Tensor, b: Tensor) -> float:

@@ -57,6 +57,9 @@ def test_a_step_in_the_host_is_the_library_s(
     assert report["lora"] < CLOSE
     assert report["lora's effect"] > 10 * CLOSE
     assert report["half"] < CLOSE
+    assert report["pose control"] < CLOSE
+    assert report["pose control's effect"] > 10 * CLOSE
+    assert report["pose control's batches"] == [4, 2]
 
 
 def test_loaded_models_are_what_their_files_say(

@@ -59,6 +59,11 @@ def test_tuning_in_the_host(run_in_host: Callable[..., dict[str, Any]], tmp_path
     assert report["cached calls"] == 0 and report["cached same"]
     assert report["keys"] == 6 and report["key again"]
 
+    assert report["control encoded"] == 1, "the pose is encoded once for all steps"
+    assert report["control matters"] > 1e-4 and report["control ignored"]
+    assert report["control keys"] == 3 and report["control key again"]
+    assert report["control leaves"]
+
     assert report["only"] == ["lora_unet_up_blocks_1"]
     assert "sideways" in report["unknown block"] and "up_blocks.1" in report["unknown block"]
     assert "8 channels" in report["wrong vae"]

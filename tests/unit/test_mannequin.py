@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pose_transfer.mannequin import (
+    HELD_OUT_PATTERNS,
     LABELS,
     PATTERNS,
     pair_seeds,
@@ -158,6 +159,24 @@ def test_all_patterns_occur_and_differ():
     found = {sample_identity(s).upper.pattern for s in range(200)}
     assert found == set(PATTERNS)
     assert "logo" not in {sample_identity(s).lower.pattern for s in range(200)}
+
+
+def test_a_held_out_pattern_is_drawn_by_no_seed_and_changes_the_upper_garment_alone():
+    assert not set(HELD_OUT_PATTERNS) & set(PATTERNS)
+    own = render(19, 29)
+    for pattern in HELD_OUT_PATTERNS:
+        other = render(19, 29, upper_pattern=pattern)
+        changed = (own.image != other.image).any(axis=-1)
+        assert (own.parsing == other.parsing).all()
+        upper = own.parsing == LABELS.index("upper")
+        assert changed[upper].mean() > 0.2
+        assert changed[~upper].mean() < 0.01  # mixed with it at its edges
+        assert f"{pattern} {sample_identity(19).upper.kind}" in other.caption
+
+
+def test_an_unknown_pattern_is_named():
+    with pytest.raises(ValueError, match="tartan"):
+        render(19, 29, upper_pattern="tartan")
 
 
 def test_body_coordinates_name_the_same_place_in_two_poses():
