@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 
-from .fpdm_stages import FPDMStages
 from .reader_stages import ReaderStages
 from .settings import PRESETS
 from .vcm import VCMStage
@@ -32,7 +31,7 @@ STAGES = (
 EXTRA_STAGES = ("ablation",)
 
 
-class DemoTraining(FPDMStages, ReaderStages, VCMStage):
+class DemoTraining(VCMStage, ReaderStages):
     """The stages over one work folder."""
 
 

@@ -2,14 +2,15 @@
 """The demo's visual consistency module: image and face tokens for the frozen mannequin base.
 
 It learns beside the shipped files, which do not change: the base's UNet and text encoder, FPDM's
-pose encoder and image tower, the face encoder. A sample is a person in two poses: tokens come from
-the one picture, caption and pose go with the other, which is to be drawn.
+pose encoder and image tower, the face encoder. Latents, embeddings and pose states are those of the
+work folder that these files were made in. A sample is a person in two poses: tokens come from the
+one picture, caption and pose go with the other, which is to be drawn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
@@ -22,8 +23,7 @@ from ..demo.architecture import CONTEXT_WIDTH, EMBED_WIDTH, FACE_NET
 from ..demo.faces import FaceNetwork, Head, load_face_network
 from ..demo.models import MannequinBase, load_base, load_fpdm
 from ..demo.network_files import FACE_FILE
-from ..demo.vcm import VCM_FILE, DemoImageTower
-from ..evaluation.models import TinyAutoencoder
+from ..demo.vcm import VCM_FILE
 from ..fpdm import FPDM
 from ..fpdm.conv_towers import ConvImageTower, describe
 from ..fpdm.unet import pose_added
@@ -37,8 +37,8 @@ from . import export
 from .batches import Batches
 from .diffusion import DiffusionTask
 from .faces import visible_faces
+from .fpdm_stages import FPDMStages
 from .settings import DemoSettings
-from .workspace import Workspace
 
 IMAGE_PROJECTION: dict[str, int] = {
     "cross_attention_dim": CONTEXT_WIDTH,
@@ -50,7 +50,6 @@ FACE_RESAMPLER: dict[str, int] = {
     "embedding_dim": FACE_NET["embedding"], "output_dim": CONTEXT_WIDTH, "ff_mult": 4,
 }  # fmt: skip
 
-_ENCODE_BATCH = 64
 # Shares of the samples that do without: everything, as in the unconditional branch; the picture;
 # the caption; the face; the pose.
 _NOTHING, _NO_IMAGE, _NO_TEXT, _NO_FACE, _NO_POSE = 0.1, 0.05, 0.05, 0.1, 0.15
@@ -127,24 +126,33 @@ class VCMTask(nn.Module):
             return unet(latents, t, context, return_dict=False)[0]
 
 
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """What is known of all samples: clean latents (N, C, h, w), embeddings of the whole picture
+    (N, E) and of the face (N, 512), and whether there is a face (N,)."""
+
+    latents: Tensor
+    images: Tensor
+    faces: Tensor
+    found: Tensor
+
+
 class VCMDiffusion(DiffusionTask):
-    """Batches and loss. `embeds`: image embeddings (N, E), faces (N, 512), found (N,) of all
-    samples; `context(tokens)`: the caption's (B, 77, D)."""
+    """Batches and loss. `context(tokens)`: the caption's (B, 77, D)."""
 
     def __init__(
         self,
         data: Batches,
-        embeds: dict[str, Tensor],
+        pictures: Pictures,
         context: Callable[[Tensor], Tensor],
         poses: Callable[[Tensor], Tensor],
         settings: DemoSettings,
     ) -> None:
-        images, faces = embeds["images"], embeds["faces"]
         super().__init__(
-            data, embeds["latents"], states=lambda index: images[index], poses=poses,
-            fuse=lambda source, _target: faces[source], settings=settings, taught=[],
+            data, pictures.latents, states=lambda index: pictures.images[index], poses=poses,
+            fuse=lambda source, _target: pictures.faces[source], settings=settings, taught=[],
         )  # fmt: skip
-        self.found = embeds["found"]
+        self.found = pictures.found
         self.context = context
 
     def __call__(
@@ -177,7 +185,7 @@ class VCMDiffusion(DiffusionTask):
         return loss, {}
 
 
-class VCMStage(Workspace):
+class VCMStage(FPDMStages):
     """Trains the module and writes its file."""
 
     def vcm(self) -> VCM:
@@ -190,34 +198,31 @@ class VCMStage(Workspace):
         if self._finished("vcm", stage.steps):
             self._load("vcm", task)
         else:
-            data = self._second_stage("pose_map", "parsing")
-            diffusion = VCMDiffusion(
-                data, self._embeds(base, fpdm, data), _text_context(base, self.device),
-                lambda index: fpdm.pose_features(data.pictures("pose_map", index)), self.settings,
-            )  # fmt: skip
+            diffusion = self._vcm_diffusion(base, fpdm)
             self._train("vcm", task, lambda m, step, g: diffusion(m, stage.batch, step, g), stage)
         self._write(task.vcm, fpdm, asdict(stage))
         return task.vcm
 
-    @torch.no_grad()
-    def _embeds(self, base: MannequinBase, fpdm: FPDM, data: Batches) -> dict[str, Tensor]:
-        """Latents, image embeddings and faces of all samples, cached on disk."""
-        path = self.work / "vcm-embeds.pt"
+    def _vcm_diffusion(self, base: MannequinBase, fpdm: FPDM) -> VCMDiffusion:
+        data = self._second_stage("parsing")
+        states = self.pose_states()
+
+        def poses(index: Tensor) -> Tensor:
+            return fpdm.pose_encoder.conv_out(states[index.cpu()].to(self.device).float())
+
+        images, _ = self.embeddings("fusion", self.fusion())
+        faces, found = self._face_embeddings(data)
+        pictures = Pictures(self.latents()["latents"].to(self.device), images, faces, found)
+        return VCMDiffusion(data, pictures, _text_context(base, self.device), poses, self.settings)
+
+    def _face_embeddings(self, data: Batches) -> tuple[Tensor, Tensor]:
+        """Faces of all samples (N, 512), and where there is one (N,), cached on disk."""
+        path = self.work / "vcm-faces.pt"
         if not path.exists():
-            autoencoder = TinyAutoencoder(base.vae).to(self.device).eval()
-            tower = DemoImageTower(_tower(fpdm))
-            latents, images = [], []
-            for start in range(0, data.count, _ENCODE_BATCH):
-                stop = min(start + _ENCODE_BATCH, data.count)
-                rows = data.rows("image", torch.arange(start, stop, device=self.device))
-                pictures = rows.float() / 255
-                latents.append(autoencoder.encode(pictures).half().cpu())
-                images.append(tower(pictures).float().cpu())
             faces, found = _faces(load_face_network(self.out / FACE_FILE), data)
-            state = {"latents": torch.cat(latents), "images": torch.cat(images),
-                     "faces": faces, "found": found}  # fmt: skip
-            torch.save(state, path)
-        return torch.load(path, map_location=self.device, weights_only=True)
+            torch.save({"faces": faces, "found": found}, path)
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        return state["faces"], state["found"]
 
     def _write(self, vcm: VCM, fpdm: FPDM, stage: dict[str, Any]) -> None:
         settings, path, tower = self.settings, self.out / VCM_FILE, _tower(fpdm)

@@ -54,7 +54,8 @@ class Workspace:
 
     def _train(self, name: str, module: nn.Module, loss, stage, until: int | None = None):
         start = time.monotonic()
-        train(name, module, loss, stage, self.accelerator, self.work, self.settings.seed, until)
+        with torch.enable_grad():  # a stage may be asked for where something is only encoded
+            train(name, module, loss, stage, self.accelerator, self.work, self.settings.seed, until)
         print(f"{name}: {time.monotonic() - start:.0f} s", flush=True)
         return module
 
