@@ -10,7 +10,8 @@ endif
 SET_UP := $(BASE) .ci/setup.py
 RUN := $(SET_UP) run
 
-.PHONY: help demo host lint test test-unit test-host bench bench-quality check-full-size train-demo clean
+.PHONY: help demo host lint test test-unit test-host bench bench-quality check-full-size test-scale \
+	train-demo locales help-pictures clean
 
 help:
 	@echo 'make demo           a person re-posed in the real ComfyUI; the picture lands in output/'
@@ -22,7 +23,10 @@ help:
 	@echo 'make train-demo     train the demo models (hours on a CPU, minutes on a GPU)'
 	@echo 'make bench-quality  measure them on held-out pairs; writes docs/benchmark.md'
 	@echo 'make bench          measure what the methods cost beside plain sampling and tuning'
+	@echo 'make test-scale     60 jobs on two servers under Ray, through killed servers and drivers'
 	@echo 'make check-full-size  FPDM at its released size, with random weights (24 GB, minutes)'
+	@echo 'make locales        write the English texts of the nodes from their schemas'
+	@echo 'make help-pictures  make the pictures of the help pages'
 	@echo 'make clean          remove caches and output of this clone'
 
 host:
@@ -51,6 +55,7 @@ bench:
 	$(RUN) tests/bench/bench_tuning.py
 	$(RUN) tests/bench/bench_vcm.py
 	$(RUN) tests/bench/bench_truepose.py
+	$(RUN) --browser tests/bench/bench_editor.py
 
 bench-quality:
 	$(RUN) -m pose_transfer.evaluation demo $(ARGS)
@@ -58,8 +63,17 @@ bench-quality:
 check-full-size:
 	$(RUN) tests/bench/check_full_size.py $(ARGS)
 
+test-scale:
+	$(RUN) tests/bench/check_scale.py $(ARGS)
+
 train-demo:
 	$(RUN) -m pose_transfer.training.demo $(ARGS)
+
+locales:
+	$(RUN) tests/bench/write_locales.py
+
+help-pictures:
+	$(RUN) tests/bench/help_pictures.py $(ARGS)
 
 clean:
 	rm -rf output build runs .pytest_cache .ruff_cache

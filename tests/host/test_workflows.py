@@ -84,18 +84,6 @@ def test_every_link_fits_the_nodes(name: str, node_info: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_two_nodes_overlap_or_share_a_title(name: str) -> None:
-    nodes = json.loads((WORKFLOWS / f"{name}.json").read_text())["nodes"]
-    titles = [node["title"] for node in nodes]
-    assert len(set(titles)) == len(titles)
-    boxes = [(*node["pos"], *node["size"], node["title"]) for node in nodes]
-    for index, (x, y, w, h, title) in enumerate(boxes):
-        for x2, y2, w2, h2, title2 in boxes[index + 1 :]:
-            apart = x + w <= x2 or x2 + w2 <= x or y + h <= y2 or y2 + h2 <= y
-            assert apart, f"{title} lies over {title2}"
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_it_is_offered_as_a_template(name: str, server: ComfyServer) -> None:
     with urllib.request.urlopen(f"{server.address}/workflow_templates") as answer:
         offered = json.load(answer)
