@@ -13,9 +13,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto
+
+from tests.onnx_graph import OnnxGraph
 
 SIDE = 640
 STRIDES = (8, 16, 32)
@@ -139,34 +140,17 @@ def _twice_as_fine(size: int) -> NDArray[np.float32]:
     return matrix
 
 
-class _Graph:
-    """Collects ONNX nodes; calling it adds one and returns the name of what it puts out."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def __call__(self, op: str, *inputs: str, output: str | None = None, **attributes) -> str:
-        output = output or f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
-        return output
-
-    def constant(self, value: NDArray | np.generic) -> str:
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def ints(self, *values: int) -> str:
-        return self.constant(np.array(values, dtype=np.int64))
+class _Graph(OnnxGraph):
+    """With the steps that these networks repeat."""
 
     def slice(self, value: str, start: int, end: int, axis: int) -> str:
         return self("Slice", value, self.ints(start), self.ints(end), self.ints(axis))
 
     def scaled(self, value: str, factor: float) -> str:
-        return self("Mul", value, self.constant(np.float32(factor)))
+        return self("Mul", value, self.number(factor))
 
     def shifted(self, value: str, offset: float) -> str:
-        return self("Add", value, self.constant(np.float32(offset)))
+        return self("Add", value, self.number(offset))
 
     def as_vector(self, value: str) -> str:
         return self("Reshape", value, self.ints(1))
@@ -174,24 +158,7 @@ class _Graph:
     def extent(self, seen: str, index: str) -> tuple[str, str]:
         """The first and one past the last place of a run of ones, both ends worn off by SEAM."""
         last = self("ReduceMax", self("Mul", seen, index), self.ints(0), keepdims=0)
-        from_end = self("Sub", self.constant(np.float32(SIDE)), index)
+        from_end = self("Sub", self.number(SIDE), index)
         first = self("ReduceMax", self("Mul", seen, from_end), self.ints(0), keepdims=0)
-        whole = self("Sub", self.constant(np.float32(SIDE)), first)
+        whole = self("Sub", self.number(SIDE), first)
         return self.shifted(whole, -SEAM), self.shifted(last, 1 + SEAM)
-
-    def write(self, path: Path, given: tuple[str, tuple], outputs: dict[str, tuple]) -> Path:
-        def value(name: str, shape: tuple) -> onnx.ValueInfoProto:
-            return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-        graph = helper.make_graph(
-            self.nodes,
-            "stand-in",
-            [value(*given)],
-            [value(name, shape) for name, shape in outputs.items()],
-            self.constants,
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-        onnx.checker.check_model(model)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        onnx.save(model, path)
-        return path

@@ -13,9 +13,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+
+from tests.onnx_graph import OnnxGraph
 
 NAMES = {
     "antelopev2": ("scrfd_10g_bnkps.onnx", "glintr100.onnx"),
@@ -130,28 +130,8 @@ def _two_anchors(graph: _Graph, column: str, size: int, second: float = 1.0) -> 
     return graph("Reshape", both, graph.ints(-1, size))
 
 
-class _Graph:
-    """Collects ONNX nodes; calling it adds one and returns the name of what it puts out."""
-
-    def __init__(self) -> None:
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-
-    def __call__(self, op: str, *inputs: str, output: str | None = None, **attributes) -> str:
-        output = output or f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
-        return output
-
-    def constant(self, value: NDArray | np.generic) -> str:
-        name = f"c{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.asarray(value), name))
-        return name
-
-    def ints(self, *values: int) -> str:
-        return self.constant(np.array(values, dtype=np.int64))
-
-    def number(self, value: float) -> str:
-        return self.constant(np.float32(value))
+class _Graph(OnnxGraph):
+    """With the steps that these networks repeat."""
 
     def unit(self) -> tuple[str, str]:
         return self.number(0.0), self.number(1.0)
@@ -168,19 +148,3 @@ class _Graph:
 
     def channel(self, value: str, index: int) -> str:
         return self("Slice", value, self.ints(index), self.ints(index + 1), self.ints(1))
-
-    def write(self, path: Path, given: tuple[str, tuple], outputs: dict[str, tuple]) -> Path:
-        def value(name: str, shape: tuple) -> onnx.ValueInfoProto:
-            return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-        graph = helper.make_graph(
-            self.nodes,
-            "stand-in",
-            [value(*given)],
-            [value(name, shape) for name, shape in outputs.items()],
-            self.constants,
-        )
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-        onnx.checker.check_model(model)
-        onnx.save(model, path)
-        return path
