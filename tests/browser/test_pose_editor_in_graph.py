@@ -136,7 +136,7 @@ def test_two_editors_keep_their_own_pose_and_history(editor: Any):
     page.locator(".pt-preset", has_text="Waving").click()
     page.keyboard.press("Escape")
     editor.open(1)
-    expect(page.get_by_role("heading", name="Second")).to_be_visible()
+    expect(page.get_by_role("heading", name="Second", exact=True)).to_be_visible()
     page.locator(".pt-preset", has_text="Sitting").click()
     page.keyboard.press("a")
     page.keyboard.press("Escape")
