@@ -31,6 +31,10 @@ FLAGS = (
 )
 WORKFLOWS = Path(__file__).resolve().parents[2] / "workflows"
 PACK, TEMPLATE = "pose-transfer", "fpdm_demo"
+# Those that name models to download are for photos.
+FOR_THE_DEMO = [
+    path.stem for path in sorted(WORKFLOWS.glob("*.json")) if '"models"' not in path.read_text()
+]
 START_MS, RUN_MS = 60_000, 300_000
 
 # A node that the front end does not know, or that the server refused, is drawn red.
@@ -122,6 +126,19 @@ def test_the_demo_opens_without_a_missing_node_or_a_red_box(renderer: str, page:
     keep(page, f"opened-{renderer}")
     assert page.evaluate(RED_NODES) == []
     expect(page.get_by_test_id("error-overlay")).to_have_count(0)
+
+
+def test_every_workflow_for_the_demo_opens_without_a_missing_node_or_model(page: Page):
+    open_demo(page)
+    for name in FOR_THE_DEMO:
+        graph = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+        page.evaluate("graph => app.loadGraphData(graph)", graph)
+        page.wait_for_timeout(1500)  # the checks for missing nodes and models run afterwards
+        keep(page, f"opened-{name}")
+        assert page.evaluate("app.graph.nodes.length") == len(graph["nodes"]), name
+        assert page.evaluate(RED_NODES) == [], name
+        expect(page.get_by_test_id("error-overlay")).to_have_count(0)
+        expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 def test_the_demo_runs_by_the_run_button_and_its_pictures_appear(page: Page, server: ComfyServer):
