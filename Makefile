@@ -21,7 +21,7 @@ help:
 	@echo 'make test-host      tests on a real ComfyUI and in a browser'
 	@echo 'make host           set up ComfyUI and its environment for development'
 	@echo 'make train-demo     train the demo models (hours on a CPU, minutes on a GPU)'
-	@echo 'make bench-quality  measure them on held-out pairs; writes docs/benchmark.md'
+	@echo 'make bench-quality  measure them on held-out pairs and persons; writes docs/benchmark.md'
 	@echo 'make bench          measure what the methods cost beside plain sampling and tuning'
 	@echo 'make test-scale     60 jobs on two servers under Ray, through killed servers and drivers'
 	@echo 'make check-full-size  FPDM at its released size, with random weights (24 GB, minutes)'
@@ -59,6 +59,7 @@ bench:
 
 bench-quality:
 	$(RUN) -m pose_transfer.evaluation demo $(ARGS)
+	$(RUN) -m pose_transfer.evaluation one-shot
 
 check-full-size:
 	$(RUN) tests/bench/check_full_size.py $(ARGS)

@@ -30,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         measure_demo(given[1:])
         return 0
+    if given[:1] == ["one-shot"]:
+        from .one_shot_cli import main as measure_one_shot
+
+        return measure_one_shot(given[1:])
     asked = _parser().parse_args(given)
     try:
         return _folder(asked) if asked.command == "folder" else _retrieval(asked)
@@ -42,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pose_transfer.evaluation", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("demo", help="measure the demo models and write docs/benchmark.md")
+    commands.add_parser("one-shot", help="measure OnePoseTrans's parts in a ComfyUI")
     folder = commands.add_parser("folder", help="generated pictures against the true ones")
     add = folder.add_argument
     add("generated", type=Path, metavar="GENERATED", help="folder of generated pictures")

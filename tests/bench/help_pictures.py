@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Makes the pictures of the help pages (web/docs/images) with the demo, in the real host.
 
-python tests/bench/help_pictures.py [fpdm|people|film|attention|tuning]...   # default: all
+python tests/bench/help_pictures.py [fpdm|people|film|attention|one-shot]...   # default: all
 
 COMFYUI_PATH: ComfyUI's folder.
 """
@@ -25,6 +25,7 @@ PACK = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(PACK))
 
 from pose_transfer.client import ComfyClient, ComfyServer, load_workflow  # noqa: E402
+from pose_transfer.evaluation import one_shot  # noqa: E402
 from pose_transfer.mannequin import render  # noqa: E402
 from pose_transfer.pose import write_keypoints  # noqa: E402
 
@@ -233,21 +234,28 @@ async def make_attention(client: ComfyClient) -> None:
     row(IMAGES / "attention_maps.jpg", *(made[title][0] for title in ("source", "result", "maps")))
 
 
-async def make_tuning(client: ComfyClient) -> None:
-    """Tune LoRA on a Person: a pattern that the demo never saw."""
-    graph = Graph(await client.object_info())
-    person = graph.add(
-        "PoseTransferDemoPerson", identity=19, source_pose=29, target_pose=9, upper_pattern="zigzag"
-    )
-    models = graph.add("PoseTransferDemoModels")
-    tuned = graph.add(
-        "PoseTransferTuneLoRA", model=models(0), vae=models(2), clip=models(1), photos=person(0),
-        prompt=person(3), steps=200, resolution=192, crop="whole photo", preview_every=50,
-    )  # fmt: skip
-    graph.show("photo", person(0))
-    graph.show("previews", tuned(3))
-    made = await graph.run(client)
-    row(IMAGES / "tune_lora.jpg", *made["photo"], *made["previews"])
+async def make_one_shot(client: ComfyClient) -> None:
+    """OnePoseTrans: what tuning learns in how many steps, and what each part brings."""
+    workflow = load_workflow(PACK / "workflows" / "api" / "oneposetrans_demo.json")
+    (person,) = one_shot.held_out_persons(1, seed=1)
+    drawn = {}
+    for name in one_shot.TITLES:
+        graph = one_shot.variant(workflow, name, person, "zigzag")
+        tuning = next(i for i, n in graph.items() if n["_meta"]["title"] == "Tune LoRA")
+        if name == "lora":
+            graph["previews"] = {
+                "class_type": "SaveImage",
+                "inputs": {"images": [tuning, 3], "filename_prefix": "help"},
+                "_meta": {"title": "previews"},
+            }
+        result = await client.run(graph, None, 600)
+        drawn[name] = Image.open(io.BytesIO(result.images[one_shot.PICTURE][0]))
+        if name == "lora":
+            previews = [Image.open(io.BytesIO(data)) for data in result.images["previews"]]
+    source, truth = (Image.fromarray(x.image) for x in (person.source, person.target))
+    row(IMAGES / "tune_lora.jpg", source, *previews)
+    row(IMAGES / "apply_lora.jpg", source, drawn["caption"], drawn["lora"], drawn["both"], truth)
+    row(IMAGES / "apply_vcm.jpg", source, drawn["caption"], drawn["vcm"], truth)
 
 
 async def make_fpdm(client: ComfyClient) -> None:
@@ -277,7 +285,7 @@ MAKERS: dict[str, Callable[[ComfyClient], Awaitable[None]]] = {
     "people": make_people,
     "film": make_film,
     "attention": make_attention,
-    "tuning": make_tuning,
+    "one-shot": make_one_shot,
 }
 
 

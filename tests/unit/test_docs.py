@@ -63,7 +63,7 @@ def anchor_of(heading: str) -> str:
 
 
 # Help pages that have none yet, most because their nodes need trained weights that no demo has.
-WITHOUT_PICTURE = {"ApplyLoRA", "ApplyTruePose", "ApplyVCM", "Compare", "LoadTruePose", "LoadVCM"}
+WITHOUT_PICTURE = {"ApplyTruePose", "LoadTruePose"}
 
 
 @pytest.mark.parametrize("page", HELP, ids=lambda page: page.stem)
