@@ -21,7 +21,7 @@ from ..pose_transfer.truepose.checkpoint import TrainedPair, load_pair
 from ..pose_transfer.weights import load_into
 from . import host, stock_models
 from .once import load_once
-from .sockets import TruePoseModel
+from .sockets import FPDMCondition, TruePoseModel
 
 DEMO_WEIGHTS = WEIGHTS / "mannequin_truepose.safetensors"
 _SD_LATENT_SCALE = 0.18215
@@ -131,7 +131,17 @@ def _built(
         target.model.set_inpaint()  # the host's own: what mask and masked image are where none is
         pair_timestep(source, _LEFFA_TIMESTEP, with_empty=True)
         return LoadedPair(target, source, TruePoseModel(name, None), vae)
+    source = _posed_as_fpdm(source, pair, name)
     return LoadedPair(target, source, TruePoseModel(name, host.managed(_networks(pair))), vae)
+
+
+def _posed_as_fpdm(source: Any, pair: TrainedPair, name: str) -> Any:
+    """The net that looks at the source, able to be told the source's pose."""
+    from .patches.fpdm import apply_fpdm
+
+    tokens = torch.zeros(1, 1, pair.config["image_tokens"]["context_width"])
+    nothing = torch.zeros(1, 4 * pair.config["unet"]["block_out_channels"][0])
+    return apply_fpdm(source, tokens, FPDMCondition(None, nothing, nothing), name)
 
 
 def _networks(pair: TrainedPair) -> PairNetworks:

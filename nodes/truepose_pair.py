@@ -102,6 +102,12 @@ class ApplyTruePose(io.ComfyNode):
                     tooltip="Of the source, for pairs that know it by a stock CLIP. The demo and "
                     "Leffa's pair need none.",
                 ),
+                io.Image.Input(
+                    "source_pose_map",
+                    optional=True,
+                    tooltip="The pose that the source has, drawn in the same way. Pairs of this "
+                    "pack then find each limb's clothes more surely.",
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="For Guide Attention."),
@@ -125,6 +131,7 @@ class ApplyTruePose(io.ComfyNode):
         source: torch.Tensor,
         pose_map: torch.Tensor,
         clip_vision_output: Any = None,
+        source_pose_map: torch.Tensor | None = None,
     ) -> io.NodeOutput:
         from .fpdm import crop_to_latents
         from .patches import fpdm, truepose_source
@@ -142,7 +149,12 @@ class ApplyTruePose(io.ComfyNode):
             fpdm.apply_fpdm(model, tokens, condition, truepose.name),
             fpdm.conditioning(tokens, condition),
             fpdm.conditioning(torch.zeros_like(tokens[:1]), nothing),
-            fpdm.conditioning(tokens[: len(source)], nothing),
+            fpdm.conditioning(
+                tokens[: len(source)],
+                nothing
+                if source_pose_map is None
+                else _posed(truepose, as_rgb(source_pose_map, "source pose map"), len(source)),
+            ),
             _empty_latent(model, pose_map, len(tokens)),
         )
 
@@ -168,9 +180,25 @@ def _conditions(
         source=host.keep(networks.image_tokens(embeds)),
         pose_map=host.keep(networks.pose_encoder(bhwc_to_bchw(pose_map).to(device))),
     )
-    # The pose comes in as FPDM's does; there is no fusion embedding.
+    return tokens, _without_fusion(features)
+
+
+def _posed(truepose: TruePoseModel, pose_map: torch.Tensor, sources: int) -> FPDMCondition:
+    """What the source's net is told of the poses that the sources have."""
+    from .fpdm import crop_to_latents
+
+    assert truepose.patcher is not None
+    networks, device = truepose.patcher.model, host.on_device(truepose.patcher)
+    pixels = bhwc_to_bchw(crop_to_latents(pose_map)).to(device)
+    features = host.keep(networks.pose_encoder(pixels))
+    _, features = broadcast_batches(source=torch.empty(sources), source_pose_map=features)
+    return _without_fusion(features)
+
+
+def _without_fusion(features: torch.Tensor) -> FPDMCondition:
+    """The pose comes in as FPDM's does; there is no fusion embedding."""
     without = torch.zeros(1, 4 * features.shape[1])
-    return tokens, FPDMCondition(features, without, without)
+    return FPDMCondition(features, without, without)
 
 
 def _empty_latent(model: Any, pose_map: torch.Tensor, batch: int) -> dict[str, Any]:

@@ -4,7 +4,8 @@
 Goes on from what `python -m pose_transfer.training.demo` has left in the same work folder (world,
 latents, pose tower, image tower, diffusion) and makes what lacks. One UNet serves as both nets: it
 starts as FPDM's and learns to be guided by its own look at the clean source. Context of both is the
-image tower's embedding of the source (CAA); the pose comes in as FPDM's does.
+image tower's embedding of the source (CAA); each net gets the pose of its own picture as FPDM does.
+The first self-attention is taught which cells show the same place (see `correspondence.py`).
 """
 
 from __future__ import annotations
@@ -39,9 +40,10 @@ from ..parsing import LABELS as ALL_LABELS
 from ..parsing import PARTS
 from ..truepose import REGIONS, ImageTokens, limb_priors
 from ..truepose.checkpoint import save_pair
-from ..truepose.siamese import PairRegions, SiamesePair
+from ..truepose.siamese import Lesson, PairRegions, SiamesePair
 from ..types import Person, Pose
 from .batches import Batches
+from .correspondence import wanted_attention
 from .export import write_provenance
 from .fpdm_stages import FPDMStages
 from .settings import PRESETS, StageSettings
@@ -50,9 +52,12 @@ FILE = "mannequin_truepose.safetensors"
 TOKENS = 4
 """Context tokens of a source picture."""
 ALIGNMENT_WEIGHT = 0.1
+ATTENTION_WEIGHT = 0.2
+"""Weight of the true correspondence in the loss."""
 # Shares of samples without source, context and pose; without source; without context; without the
-# target's regions: each can be left out when sampling, and guidance needs the first.
-DROP_ALL, DROP_SOURCE, DROP_CONTEXT, DROP_REGIONS = 0.1, 0.1, 0.1, 0.2
+# target's regions; without the source's pose: each can be left out when sampling, and guidance
+# needs the first.
+DROP_ALL, DROP_SOURCE, DROP_CONTEXT, DROP_REGIONS, DROP_SOURCE_POSE = 0.1, 0.1, 0.1, 0.2, 0.15
 
 STAGE = {
     "gpu": StageSettings(6000, 256, 4e-4, ema_decay=0.999),
@@ -82,27 +87,32 @@ class TruePosePair(nn.Module):
         t: Tensor,
         source: Tensor,
         embeds: Tensor,
+        source_pose: Tensor,
         pose: Tensor,
         regions: PairRegions,
         keep: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Prediction for noisy latents (B, C, h, w), and the alignment loss.
+        lesson: Lesson,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Prediction for noisy latents (B, C, h, w), the alignment loss, the lesson's loss.
 
         `source` (B', C, h, w) clean latents and `embeds` (B', E) of B' sources, each for B / B'
-        targets in turn; `pose` (B, hidden, h, w) the pose tower's states; `keep` (2, B): which
-        samples keep context and pose.
+        targets in turn; `source_pose` (B', hidden, h, w) and `pose` (B, hidden, h, w) the pose
+        tower's states, zeros in the former for a source whose pose is not told; `keep` (2, B):
+        which samples keep context and pose.
         """
         times = len(noisy) // len(source)
         tokens = self.image_tokens(embeds)
-        self.pair.look(source, tokens)
+        told = source_pose.flatten(1).any(1).view(-1, 1, 1, 1)
+        with pose_added(self.unet, self.pose_out(source_pose) * told):
+            self.pair.look(source, tokens)
         self.pair.repeat(times)
         context = tokens.repeat_interleave(times, 0) * keep[0].view(-1, 1, 1)
         with pose_added(self.unet, self.pose_out(pose) * keep[1].view(-1, 1, 1, 1)):
-            prediction = self.pair.predict(noisy, t, context, regions)
+            prediction = self.pair.predict(noisy, t, context, regions, lesson)
         # Samples without context have nothing to align.
         there = keep[0].view(-1, 1, 1, 1)
         aligned = PairRegions(regions.source, regions.target * there, regions.keep, regions.beta)
-        return prediction, self.pair.alignment(aligned)
+        return prediction, self.pair.alignment(aligned), lesson.loss()
 
 
 class TruePoseTask:
@@ -140,7 +150,7 @@ class TruePoseTask:
         noise = torch.randn(clean.shape, device=device, generator=generator)
         a, s = self.signal[t].view(-1, 1, 1, 1), self.noise[t].view(-1, 1, 1, 1)
 
-        chance = torch.rand((4, len(index)), device=device, generator=generator)
+        chance = torch.rand((5, len(index)), device=device, generator=generator)
         some = chance[0] >= DROP_ALL
         keep_source = some & (chance[1] >= DROP_SOURCE)
         keep_context = some & (chance[2] >= DROP_CONTEXT)
@@ -151,19 +161,24 @@ class TruePoseTask:
             keep_source.float(),
             (chance[3] >= DROP_REGIONS).float(),
         )
-        prediction, aligned = module(
+        wanted, known = wanted_attention(self.data.places(index), self.data.places(many))
+        told = (chance[4, : len(source)] >= DROP_SOURCE_POSE).view(-1, 1, 1, 1)
+        prediction, aligned, attention = module(
             a * clean + s * noise,
             t,
             self._latents(source),
             self.embeds[source],
+            self.poses(source) * told,
             self.poses(index),
             regions,
             torch.stack([keep_context, some]).float(),
+            Lesson(wanted, known & keep_source[:, None]),
         )
-        wanted = a * noise - s * clean
+        velocity = a * noise - s * clean
         weight = self._cell_weights(target_labels)
-        error = ((prediction.float() - wanted).square() * weight).mean() / weight.mean()
-        return error + ALIGNMENT_WEIGHT * aligned, {"noise": error, "alignment": aligned}
+        error = ((prediction.float() - velocity).square() * weight).mean() / weight.mean()
+        loss = error + ALIGNMENT_WEIGHT * aligned + ATTENTION_WEIGHT * attention
+        return loss, {"noise": error, "alignment": aligned, "attention": attention}
 
     def _latents(self, index: Tensor) -> Tensor:
         return self.latents[index.to(self.latents.device)].to(self.data.device).float()
@@ -205,7 +220,7 @@ class TruePoseStages(FPDMStages):
         return self._train("truepose", module, lambda m, step, g: task(m, stage.batch, g), stage)
 
     def truepose_task(self) -> TruePoseTask:
-        data = self._second_stage("parsing")
+        data = self._second_stage("parsing", "coordinates")
         embeds, _ = self.embeddings("fusion", self.fusion().to(self.device))
         states = self.pose_states()
 
@@ -250,10 +265,12 @@ class TruePoseStages(FPDMStages):
                 "settings": {
                     "stage": asdict(STAGE[self.preset]),
                     "alignment_weight": ALIGNMENT_WEIGHT,
+                    "attention_weight": ATTENTION_WEIGHT,
                     "drop_all": DROP_ALL,
                     "drop_source": DROP_SOURCE,
                     "drop_context": DROP_CONTEXT,
                     "drop_regions": DROP_REGIONS,
+                    "drop_source_pose": DROP_SOURCE_POSE,
                     "demo": asdict(self.settings),
                 },
             },

@@ -37,6 +37,33 @@ class PairRegions:
     beta: Tensor
 
 
+class Lesson:
+    """Where the first self-attention of full size shall look, and how far from it it looked.
+
+    `wanted` (B, N_t, N_s) is a distribution over the source's tokens for each of the target's,
+    `known` (B, N_t) bool says for which there is one. Only the first head learns, and only how it
+    divides what it gives the source: how much that is, and all others, are left alone.
+    """
+
+    def __init__(self, wanted: Tensor, known: Tensor) -> None:
+        self.wanted, self.known = wanted, known
+        self._loss: Tensor | None = None
+
+    def hear(self, q: Tensor, k_s: Tensor, heads: int) -> None:
+        """Compares q (B, N_t, C) on k_s (B, N_s, C) with what is wanted; the first call counts."""
+        if self._loss is not None:
+            return
+        width = q.shape[-1] // heads
+        logits = (q[..., :width] @ k_s[..., :width].mT).float() / width**0.5
+        entropy = -(self.wanted * torch.log_softmax(logits, dim=-1)).sum(-1)
+        self._loss = (entropy * self.known).sum() / self.known.sum().clamp_min(1)
+
+    def loss(self) -> Tensor:
+        """The cross-entropy, after a prediction."""
+        assert self._loss is not None
+        return self._loss
+
+
 class SiamesePair:
     """A UNet's attentions taught to look at a source first and to be guided by it afterwards.
 
@@ -47,6 +74,7 @@ class SiamesePair:
         self.unet = unet
         self.shapes: dict[int, Shape] = {}
         self.regions: PairRegions | None = None
+        self.lesson: Lesson | None = None
         self._bias: dict[int, Tensor] = {}
         self._self: list[_SelfAttention] = []
         self._cross: list[_CrossAttention] = []
@@ -75,13 +103,20 @@ class SiamesePair:
             assert attention.source is not None
             attention.source = attention.source.repeat_interleave(times, 0)
 
-    def predict(self, latents: Tensor, t: Tensor, context: Tensor, regions: PairRegions) -> Tensor:
+    def predict(
+        self,
+        latents: Tensor,
+        t: Tensor,
+        context: Tensor,
+        regions: PairRegions,
+        lesson: Lesson | None = None,
+    ) -> Tensor:
         """TargetNet: noisy latents (B, C, h, w) -> its prediction, guided by what was looked at."""
-        self.regions, self._bias = regions, {}
+        self.regions, self._bias, self.lesson = regions, {}, lesson
         try:
             return self.unet(latents, t, context, return_dict=False)[0]
         finally:
-            self.regions, self._bias = None, {}
+            self.regions, self._bias, self.lesson = None, {}, None
 
     def alignment(self, regions: PairRegions) -> Tensor:
         """[D] The alignment loss of the last `predict`, a mean over the cross-attentions."""
@@ -137,6 +172,8 @@ class _SelfAttention:
             assert self.source is not None
             bias = self.pair.bias(hidden_states.shape[1])
             k_s, v_s = attn.to_k(self.source), attn.to_v(self.source)
+            if self.pair.lesson is not None:
+                self.pair.lesson.hear(q, k_s, attn.heads)
             out = fusion_attention(q, k, v, k_s, v_s, None, bias, attn.heads)
         return attn.to_out[1](attn.to_out[0](out))  # type: ignore[index]
 

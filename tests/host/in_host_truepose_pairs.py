@@ -146,8 +146,16 @@ def demo(path: Path) -> Report:
     other = truepose_pair.ApplyTruePose.execute(
         pair.target, pair.networks, source, pose_map.flip(2)
     ).result
+    posed = truepose_pair.ApplyTruePose.execute(
+        pair.target, pair.networks, source, pose_map, None, pose_map.flip(1)
+    ).result
+    look = nodes.SourceFeaturesNode.execute(
+        pair.source, pair.vae, source, parsing, nodes.CLEAN, posed[3]
+    ).result[0]
     return {
-        "demo shared": pair.source is pair.target,
+        "demo source posed": difference(look.hidden["input", 1, 0], features.hidden["input", 1, 0]),
+        "demo target untouched": difference(one_call(posed[0], posed[1], posed[2], x)[0], alone[0]),
+        "demo shared": pair.source.model is pair.target.model,
         "demo tokens": list(positive[0][0].shape),
         "demo zeros": float(negative[0][0].abs().max()),
         "demo told": difference(told[0][0], positive[0][0]),

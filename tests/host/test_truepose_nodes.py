@@ -83,6 +83,7 @@ def test_trained_pairs_of_both_kinds_load_and_guide(
     assert report["leffa unconditional"] > 10 * CLOSE, "it attends to the empty source"
     assert report["leffa branches differ"] > 10 * CLOSE
 
+    assert report["demo source posed"] > 1e-3 and report["demo target untouched"] == 0
     assert report["demo shared"]
     assert report["demo tokens"] == [1, 4, 128]
     assert report["demo zeros"] == 0 and report["demo told"] == 0

@@ -15,7 +15,7 @@ from pose_transfer.training.settings import SMOKE
 from pose_transfer.training.truepose import FILE, TOKENS, TruePosePair, TruePoseStages
 from pose_transfer.truepose import REGIONS
 from pose_transfer.truepose.checkpoint import load_pair
-from pose_transfer.truepose.siamese import PairRegions, SiamesePair
+from pose_transfer.truepose.siamese import Lesson, PairRegions, SiamesePair
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,41 @@ def test_every_part_learns(trained: TruePoseStages) -> None:
     loss.backward()
     still = [name for name, x in module.named_parameters() if x.grad is None]
     assert still == []
-    assert figures["noise"] > 0 and figures["alignment"] > 0
+    assert all(figures[name] > 0 for name in ("noise", "alignment", "attention"))
+
+
+def test_a_lesson_is_about_the_first_head_of_the_first_attention() -> None:
+    torch.manual_seed(2)
+    q, k = torch.randn(1, 3, 8), torch.randn(1, 5, 8)
+    wanted = torch.softmax(torch.randn(1, 3, 5), dim=-1)
+    known = torch.tensor([[True, False, True]])
+    lesson = Lesson(wanted, known)
+    lesson.hear(q, k, heads=2)
+    lesson.hear(-q, k, heads=2)
+    logs = torch.log_softmax(q[..., :4] @ k[..., :4].mT / 2.0, dim=-1)
+    expected = -(wanted * logs).sum(-1)[known].mean()
+    torch.testing.assert_close(lesson.loss(), expected)
+
+
+@torch.no_grad()
+def test_the_source_s_net_hears_the_source_s_pose(trained: TruePoseStages) -> None:
+    module = trained.truepose()
+    torch.nn.init.normal_(module.pose_out.weight, std=0.2)
+    source, embeds = torch.randn(1, 8, 32, 24), torch.randn(1, 128)
+    noisy, pose = torch.randn(1, 8, 32, 24), torch.randn(1, 64, 32, 24)
+    maps = torch.zeros(1, len(REGIONS), 32, 24)
+    maps[:, REGIONS.index("upper")] = 1.0
+    ones = torch.ones(1)
+    regions = PairRegions(maps, maps, ones, torch.zeros(1))
+
+    def predicted(source_pose: Tensor) -> Tensor:
+        lesson = Lesson(torch.full((1, 768, 768), 1 / 768), torch.ones(1, 768, dtype=torch.bool))
+        given = (noisy, torch.tensor([500]), source, embeds, source_pose, pose, regions)
+        return module(*given, torch.ones(2, 1), lesson)[0]
+
+    posed, other = predicted(pose), predicted(pose.flip(-1))
+    assert (posed - other).abs().max() > 1e-4
+    assert (posed - predicted(torch.zeros_like(pose))).abs().max() > 1e-4
 
 
 @pytest.fixture
