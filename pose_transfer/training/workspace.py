@@ -24,7 +24,11 @@ class Workspace:
         self.settings = settings
         self.out = out
         self.preset = preset
-        self.accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+        self.accelerator = Accelerator(
+            mixed_precision=settings.mixed_precision,
+            # Without this each of several processes on CPUs takes itself for the only one.
+            cpu=not torch.accelerator.is_available(),
+        )
         self.device = self.accelerator.device
         if self.device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = True
