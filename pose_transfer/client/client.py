@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 
+from ..errors import PoseTransferError
 from .answers import failure, refusal, texts_of
 from .errors import ServerError
 from .progress import ProgressFeed, ProgressListener
@@ -164,6 +165,7 @@ class ComfyClient:
                 raise refusal(workflow, answer)
             queued = answer["prompt_id"]
         if prompt_id not in (None, queued):
+            await self._give_up(queued)
             raise ServerError(
                 f"{self.address} was given the prompt {prompt_id} and speaks of {queued!r}. "
                 "ComfyUI 0.30 or newer is needed; is something between it and this client?"
@@ -267,7 +269,9 @@ class ComfyClient:
         """Turns an answer of another shape than ComfyUI's into a ServerError."""
         try:
             yield
-        except (LookupError, TypeError, AttributeError) as error:
+        except PoseTransferError:
+            raise  # says what it has to say already
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ServerError(
                 f"{self.address}{path} did not answer as a ComfyUI does "
                 f"({type(error).__name__}: {error})."
@@ -285,7 +289,7 @@ class ComfyClient:
             )
         try:
             return json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ServerError(
                 f"{self.address}{path} answered with damaged JSON: {error}."
             ) from None

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,7 +77,14 @@ class ProgressFeed:
             titles, listener = self._listeners[data["prompt_id"]]
             # Nodes of an expanded graph are called "parent.…"; the parent is in the workflow.
             title = titles[str(data["node"]).split(".")[0]]
-            progress = Progress(title, float(data["value"]), float(data["max"]))
-        except (ValueError, LookupError, TypeError):
+            progress = Progress(title, _finite(data["value"]), _finite(data["max"]))
+        except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
             return  # of another prompt, or not what a ComfyUI says
         listener(progress)
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value!r} is no number of steps")
+    return number

@@ -60,6 +60,17 @@ async def other_prompt(_: web.Request) -> web.StreamResponse:
     return web.json_response({other: entry, "prompt_id": other})
 
 
+async def nested(_: web.Request) -> web.StreamResponse:
+    depth = 100_000
+    return web.Response(text="[" * depth + "]" * depth, content_type="application/json")
+
+
+async def odd_messages(request: web.Request) -> web.StreamResponse:
+    """A failed prompt whose events are no pairs."""
+    status = {"status_str": "error", "messages": [["execution_error"]]}
+    return web.json_response({request.path.rpartition("/")[2]: {"status": status}})
+
+
 async def hangs(_: web.Request) -> web.StreamResponse:
     await asyncio.sleep(60)
     raise AssertionError
@@ -79,10 +90,12 @@ async def run_against(trouble: Any, **arguments: Any) -> Result:
         return await client.run(fake.WORKFLOW, timeout=LIMIT, **arguments)
 
 
-ANSWERS = [truncated, cut_off, page, broken, other_shape, empty, other_prompt, hangs, drips]
+ANSWERS = [
+    truncated, cut_off, page, broken, other_shape, empty, other_prompt, nested, hangs, drips,
+]  # fmt: skip
 CASES = [
     *(("/prompt", answer) for answer in ANSWERS),
-    *(("/history", answer) for answer in ANSWERS),
+    *(("/history", answer) for answer in (*ANSWERS, odd_messages)),
     *(("/view", answer) for answer in (cut_off, broken, hangs, drips)),
 ]
 
@@ -142,18 +155,73 @@ def test_a_server_that_forgot_the_prompt_is_found_out() -> None:
     assert time.monotonic() - started < 5
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"type": "progress", "data": {"node": "3"}}', "null"])
-def test_nonsense_on_the_websocket_is_passed_over(text: str) -> None:
-    async def trouble(request: web.Request) -> web.StreamResponse | None:
-        if request.path != "/ws":
-            return None
-        socket = web.WebSocketResponse()
-        await socket.prepare(request)
-        await socket.send_str(text)
-        await asyncio.sleep(0.1)
-        return socket
+NONSENSE = {
+    "cut off": "{",
+    "a list": "[]",
+    "no progress": '{"type": "progress", "data": {"node": "3"}}',
+    "null": "null",
+    "nested": "[" * 100_000,
+    "huge": '{"type": "progress", "data": {"prompt_id": "ID", "node": "3", "value": 1%s, "max": 2}}'
+    % ("0" * 400),
+    "endless": '{"type": "progress", "data": {"prompt_id": "ID", "node": "3", "value": 1, '
+    '"max": Infinity}}',
+}
 
-    assert asyncio.run(run_against(trouble, on_progress=print)).images["Keep it"]
+
+@pytest.mark.parametrize("text", NONSENSE.values(), ids=NONSENSE)
+def test_nonsense_on_the_websocket_is_passed_over(text: str) -> None:
+    heard: list[Progress] = []
+
+    async def session() -> Result:
+        server = fake.FakeComfyUI()
+
+        async def trouble(request: web.Request) -> web.StreamResponse | None:
+            if request.path == "/ws":
+                socket = web.WebSocketResponse()
+                await socket.prepare(request)
+                while not server.queued:
+                    await asyncio.sleep(0.01)
+                (prompt_id,) = server.queued
+                await socket.send_str(text.replace("ID", prompt_id))
+                # What comes after it is heard, so the feed lives.
+                sound = {"prompt_id": prompt_id, "node": "3", "value": 1, "max": 2}
+                await socket.send_json({"type": "progress", "data": sound})
+                await asyncio.sleep(0.1)
+                return socket
+            if request.path.startswith("/history"):
+                await asyncio.wait_for(told.wait(), 5)
+            return None
+
+        told = asyncio.Event()
+
+        def listen(progress: Progress) -> None:
+            heard.append(progress)
+            told.set()
+
+        server.trouble = trouble
+        overrides = {"Draw": {"seconds": 0.3}}
+        async with server as address, ComfyClient(address) as client:
+            return await client.run(fake.WORKFLOW, overrides, 10, on_progress=listen)
+
+    assert asyncio.run(session()).images["Keep it"]
+    assert heard == [Progress("Draw", 1.0, 2.0)]
+
+
+def test_a_prompt_that_was_queued_under_another_id_is_taken_back() -> None:
+    async def session() -> list[str]:
+        server = fake.FakeComfyUI()
+
+        async def trouble(request: web.Request) -> web.StreamResponse | None:
+            own = request.path == "/prompt"
+            return web.json_response({"prompt_id": "its own", "node_errors": {}}) if own else None
+
+        server.trouble = trouble
+        async with server as address, ComfyClient(address) as client:
+            with pytest.raises(ServerError, match="speaks of 'its own'"):
+                await client.queue(fake.WORKFLOW, "00000000-0000-4000-8000-000000000001")
+        return server.cancelled
+
+    assert asyncio.run(session()) == ["its own"]
 
 
 def test_progress_comes_with_the_title_of_the_node() -> None:
