@@ -3,14 +3,18 @@
 
 `python -m pose_transfer.oneposetrans.cache list FOLDER` shows them, `... prune FOLDER` removes the
 oldest. The files are ordinary LoRAs; how the tuning went stands in their metadata, and the previews
-beside them in a PNG of the same name, side by side.
+beside them in a PNG of the same name, side by side. Whatever else lies in the folder is left alone:
+ours are named by 32 hexadecimal digits.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,10 +29,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..drafts import replacing
+from ..errors import CheckpointError
 from ..images import from_uint8, to_uint8
 from ..weights import read_weights, write_weights
 
 _METADATA = "pose_transfer_tuning"
+_OURS = re.compile(r"[0-9a-f]{32}\.(safetensors|png)")
+_DRAFT = re.compile(rf"\.{_OURS.pattern}\.\w+\.part")  # as `replacing` names them
 _STALE = 3600.0  # seconds after which a draft's writer is surely gone
 _LISTED = 60  # characters of a caption in the list
 
@@ -63,24 +70,35 @@ def save(folder: Path, key: str, tuned: TunedLoRA) -> Path:
 
 
 def load(folder: Path, key: str) -> TunedLoRA | None:
-    """The LoRA of that key, or None. Raises CheckpointError for a file that is damaged."""
+    """The LoRA of that key, or None, also for a file that is damaged: a warning then names it.
+
+    Such a file stays where it is until `save` replaces it.
+    """
     path = lora_path(folder, key)
     if not path.is_file():
         return None
-    weights = read_weights(path)
-    about = json.loads(weights.metadata[_METADATA])
-    loss, frames = about.pop("loss"), about.pop("previews")
-    os.utime(path)  # pruning removes what was not used for long
-    return TunedLoRA(weights.tensors, tuple(loss), _previews(path, frames), about)
+    try:
+        weights = read_weights(path)
+        about = _told(weights.metadata)
+        loss = tuple(float(value) for value in about.pop("loss"))
+        frames = int(about.pop("previews"))
+    except (CheckpointError, KeyError, TypeError, ValueError) as error:
+        reason = error if isinstance(error, CheckpointError) else "it does not say how it was tuned"
+        logging.warning("The tuned LoRA %s is left aside and tuned again: %s", path, reason)
+        return None
+    with contextlib.suppress(OSError):  # a folder that may only be read
+        os.utime(path)  # pruning removes what was not used for long
+    return TunedLoRA(weights.tensors, loss, _previews(path, frames), about)
 
 
 def _previews(path: Path, frames: int) -> Tensor:
     try:
         with Image.open(path.with_suffix(".png")) as file:
             strip = from_uint8(np.array(file.convert("RGB")))
-    except OSError:  # only the picture was lost: the LoRA is good without it
+        return torch.stack(strip[0].chunk(frames, dim=1))
+    # Only the picture was lost or exchanged: the LoRA is good without it.
+    except (OSError, SyntaxError, RuntimeError, Image.DecompressionBombError):
         return torch.zeros(1, 64, 64, 3)
-    return torch.cat(strip.chunk(frames, dim=2))
 
 
 def listing(folder: Path) -> str:
@@ -101,33 +119,52 @@ def listing(folder: Path) -> str:
 def prune(folder: Path, keep: int) -> list[Path]:
     """Removes all but the `keep` LoRAs used last, and what killed processes left; returns those."""
     removed = _files(folder)[keep:]
-    removed += [picture for picture in folder.glob("*.png") if _is_orphan(picture)]
-    now = time.time()
-    drafts = [path for path in folder.glob(".*") if now - path.stat().st_mtime > _STALE]
-    for path in removed + drafts:
+    pictures = [path.with_suffix(".png") for path in removed]
+    left = [path for path in folder.iterdir() if _is_stale(path)]
+    for path in (*removed, *pictures, *left):
         path.unlink(missing_ok=True)
-        if path.suffix == ".safetensors":
-            path.with_suffix(".png").unlink(missing_ok=True)
-    return removed + drafts
+    return removed + left
 
 
-def _is_orphan(picture: Path) -> bool:
-    old = time.time() - picture.stat().st_mtime > _STALE
-    return old and not picture.with_suffix(".safetensors").exists()
+def _is_stale(path: Path) -> bool:
+    """A draft, or previews without their LoRA, whose writer is surely gone."""
+    if _DRAFT.fullmatch(path.name) is None and not _is_orphan(path):
+        return False
+    try:
+        return path.is_file() and time.time() - path.stat().st_mtime > _STALE
+    except OSError:  # gone meanwhile
+        return False
+
+
+def _is_orphan(path: Path) -> bool:
+    is_picture = path.suffix == ".png" and _OURS.fullmatch(path.name) is not None
+    return is_picture and not path.with_suffix(".safetensors").exists()
 
 
 def _files(folder: Path) -> list[Path]:
     """Tuned LoRAs, the one used last first; files of other origin are left alone."""
-    found = [path for path in folder.glob("*.safetensors") if _about(path)]
+    found = [
+        path
+        for path in folder.glob("*.safetensors")
+        if _OURS.fullmatch(path.name) and path.is_file() and _about(path)
+    ]
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def _about(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            return json.loads((file.metadata() or {}).get(_METADATA, "{}"))
-    except (OSError, SafetensorError):
+            return _told(file.metadata() or {})
+    except (OSError, SafetensorError, KeyError, ValueError):
         return {}
+
+
+def _told(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What `save` wrote; KeyError or ValueError where nobody or another wrote it."""
+    about = json.loads(metadata[_METADATA])
+    if not isinstance(about, dict):
+        raise ValueError(f"{_METADATA} is a {type(about).__name__}, expected names and values.")
+    return about
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

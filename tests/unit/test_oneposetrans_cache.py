@@ -8,17 +8,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
-from pose_transfer.errors import CheckpointError
 from pose_transfer.oneposetrans import cache
 from pose_transfer.oneposetrans.cache import TunedLoRA
 from pose_transfer.oneposetrans.fingerprint import Fingerprint
+
+NEW, OLD, OLDEST = (digit * 32 for digit in "a1f")  # as keys are
 
 
 def tuned(frames: int = 2) -> TunedLoRA:
@@ -49,35 +52,85 @@ def test_a_lost_preview_does_not_lose_the_lora(tmp_path: Path) -> None:
     assert found is not None and found.previews.shape[-1] == 3
 
 
-def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path) -> None:
-    path = cache.save(tmp_path, "k", tuned())
-    path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(CheckpointError, match=r"k\.safetensors"):
-        cache.load(tmp_path, "k")
+def write_metadata(path: Path, metadata: dict[str, str]) -> None:
+    save_file({"x": torch.zeros(1)}, path, metadata=metadata)
+
+
+DAMAGE: dict[str, Callable[[Path], Any]] = {
+    "cut off": lambda path: path.write_bytes(path.read_bytes()[:-3]),
+    "empty": lambda path: path.write_bytes(b""),
+    "no metadata": lambda path: write_metadata(path, {}),
+    "half the metadata": lambda path: write_metadata(path, {"pose_transfer_tuning": '{"loss": '}),
+    "other metadata": lambda path: write_metadata(path, {"pose_transfer_tuning": "[1]"}),
+    "no loss": lambda path: write_metadata(path, {"pose_transfer_tuning": "{}"}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_named_and_replaced_by_the_next_tuning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    path = cache.save(tmp_path, NEW, tuned())
+    DAMAGE[damage](path)
+    assert cache.load(tmp_path, NEW) is None
+    assert str(path) in caplog.text
+    assert cache.main(["list", str(tmp_path)]) == 0
+    cache.save(tmp_path, NEW, tuned())
+    assert cache.load(tmp_path, NEW) is not None
+
+
+def test_a_file_whose_time_cannot_be_set_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise PermissionError("a folder of somebody else's")
+
+    cache.save(tmp_path, "k", tuned())
+    monkeypatch.setattr(os, "utime", refuse)
+    assert cache.load(tmp_path, "k") is not None
 
 
 def test_listing_and_pruning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for age, key in enumerate(("new", "old", "oldest")):
+    for age, key in enumerate((NEW, OLD, OLDEST)):
         path = cache.save(tmp_path, key, tuned())
         used = time.time() - 100 * age
         os.utime(path, (used, used))
-    (tmp_path / "strange.safetensors").write_bytes(b"not ours")
-    (tmp_path / ".dead.safetensors.x").write_bytes(b"half")
-    os.utime(tmp_path / ".dead.safetensors.x", (0, 0))
-    (tmp_path / ".alive.safetensors.y").write_bytes(b"being written")
+    dead, alive = f".{OLD}.safetensors.x1_a.part", f".{OLD}.png.y.part"
+    (tmp_path / dead).write_bytes(b"half")
+    os.utime(tmp_path / dead, (0, 0))
+    (tmp_path / alive).write_bytes(b"being written")
+    orphan = tmp_path / f"{'b' * 32}.png"
+    orphan.write_bytes(b"its LoRA was deleted by hand")
+    os.utime(orphan, (0, 0))
 
     assert cache.main(["list", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == ["new", "old", "oldest"]
+    assert [line.split()[0] for line in lines[1:]] == [NEW, OLD, OLDEST]
     assert "red shirt" in lines[1] and "0.2500" in lines[1]
 
-    assert cache.load(tmp_path, "oldest") is not None  # used now: it is the newest
+    assert cache.load(tmp_path, OLDEST) is not None  # used now: it is the newest
     assert cache.main(["prune", str(tmp_path), "--keep", "2"]) == 0
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        ".alive.safetensors.y", "new.png", "new.safetensors", "oldest.png", "oldest.safetensors",
-        "strange.safetensors",
-    ]  # fmt: skip
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        [alive, *(f"{key}.{kind}" for key in (NEW, OLDEST) for kind in ("png", "safetensors"))]
+    )
     assert cache.main(["list", str(tmp_path / "nowhere")]) == 1
+
+
+def test_pruning_touches_nothing_but_the_cache_s_own_files(tmp_path: Path) -> None:
+    for name in (
+        ".bashrc", ".dead.safetensors.x", f".{OLD}", "ComfyUI_00001_.png", f"{OLD}.txt", "anna.png",
+        f"{OLD}0.png", f"{NEW}.safetensors",
+    ):  # fmt: skip
+        (tmp_path / name).write_bytes(b"not ours")
+    cache.save(tmp_path, "anna", tuned())  # a copy under another name is somebody's
+    for name in (".git", f"{OLDEST}.png", f".{OLDEST}.png.x.part", f"{OLDEST}.safetensors"):
+        (tmp_path / name).mkdir()
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0))
+    before = sorted(path.name for path in tmp_path.iterdir())
+
+    assert cache.prune(tmp_path, 0) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
 KILLED = """
@@ -105,7 +158,8 @@ def test_a_kill_while_writing_leaves_no_half_file(tmp_path: Path) -> None:
     process.wait()
     process.stdout.close()
     assert any(tmp_path.glob(".k.*")), "it was killed while writing"
-    found = cache.load(tmp_path, "k")  # whole or not there: a half one raises
+    found = cache.load(tmp_path, "k")
+    assert found is not None or not cache.lora_path(tmp_path, "k").exists(), "a half one is none"
     assert found is None or len(found.tensors) == 50
 
 
