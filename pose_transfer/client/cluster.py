@@ -54,7 +54,8 @@ class ClusterPlan:
     restarts: int = 20
     """How often Ray starts a server anew before it is given up."""
     start_timeout: float = 900.0
-    """Seconds until there must be a first server; a cluster may have to start machines first."""
+    """Seconds to wait while no server is up, at the start and after all have died; a cluster may
+    have to start machines first."""
 
 
 @dataclass
@@ -132,7 +133,7 @@ class _Driver:
         for server in range(len(self._actors)):
             for _ in range(self._plan.in_flight):
                 self._await_start(server)
-        start_deadline = time.monotonic() + self._plan.start_timeout
+        deadline = None  # for a server to start; set while none is up
         following = next(jobs, None)
         while following or self._again or self._busy:
             while self._free and (following or self._is_due()):
@@ -145,8 +146,10 @@ class _Driver:
             if not (self._busy or self._free or self._starting):
                 raise ServerError(f"No server is left. {self._lost}")
             if self._busy or self._free:
-                start_deadline = float("inf")
-            elif time.monotonic() > start_deadline:
+                deadline = None
+            elif deadline is None:
+                deadline = time.monotonic() + self._plan.start_timeout
+            elif time.monotonic() > deadline:
                 raise ServerError(
                     f"No server started within {self._plan.start_timeout:g} s. Each needs "
                     f"{self._plan.cpus:g} CPU and, where there are any, a GPU; the cluster has "
@@ -200,10 +203,10 @@ class _Driver:
         try:
             outcome: Outcome = self._ray.get(ref)
             self._free.append(one.server)
-        except self._ray.exceptions.RayActorError:
+        except self._ray.exceptions.RayError as error:
             seconds = time.monotonic() - one.begun
-            died = Failure("The server died while it was at work on this.", passing=True)
-            outcome = Outcome(one.started, seconds, failure=died)
+            failure = Failure(self._loss(error), passing=True)
+            outcome = Outcome(one.started, seconds, failure=failure)
             self._await_start(one.server)
         if outcome.failure and outcome.failure.passing and one.attempt <= self._backoff.retries:
             due = time.monotonic() + self._backoff.pause(one.attempt)
@@ -211,6 +214,13 @@ class _Driver:
             heapq.heappush(self._again, entry)
         else:
             self._keep(one.job, outcome, one.attempt)
+
+    def _loss(self, error: Exception) -> str:
+        """Why a server did not answer."""
+        if isinstance(error, self._ray.exceptions.RayActorError):
+            return "The server died while it was at work on this."
+        # Its machine is gone, or was out of memory; the actor may live, and hear of the next job.
+        return f"The server's answer was lost ({type(error).__name__})."
 
 
 @contextmanager

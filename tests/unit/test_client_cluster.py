@@ -9,10 +9,17 @@ import runpy
 import shutil
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import ray
+
+from pose_transfer.client import Backoff, ClusterPlan, Job, Order, Outcome, ServerError
+from pose_transfer.client.cluster import _Driver
 
 TESTS = Path(__file__).parents[1]
 SHIPPED = TESTS.parent / "workflows" / "api" / "fpdm_demo.json"
@@ -84,3 +91,70 @@ def test_without_ray_the_client_works_and_the_option_says_what_to_install(
         text=True,
     )
     assert done.returncode == 1 and "pip install 'ray" in done.stderr
+
+
+@dataclass(eq=False)
+class Ref:
+    """A reference of Ray's; None: it never comes."""
+
+    answer: Any
+
+
+class LossyRay:
+    """Ray and an actor of its in one. `answers` come to the actor's tries, those that are errors
+    are raised; after `starts` starts it is not started again."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self, answers: list[Any], starts: int = 99):
+        self.attempt = SimpleNamespace(remote=lambda _: Ref(answers.pop(0)))
+        started = iter(["http://server"] * starts)
+        starting = SimpleNamespace(remote=lambda: Ref(next(started, None)))
+        self.hello = SimpleNamespace(options=lambda **_: starting)
+
+    def wait(self, refs: list[Ref], **_: Any) -> tuple[list[Ref], list[Ref]]:
+        time.sleep(0.01)
+        return [ref for ref in refs if ref.answer is not None][:1], []
+
+    def get(self, ref: Ref) -> Any:
+        if isinstance(ref.answer, Exception):
+            raise ref.answer
+        return ref.answer
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 2.0}
+
+
+def drive(lossy: LossyRay, start_timeout: float = 5.0) -> list[tuple[Outcome, int]]:
+    """What came of one job, and after how many tries."""
+    kept: list[tuple[Outcome, int]] = []
+    driver = _Driver(
+        lossy, [lossy], Order({}), lambda _, outcome, attempts: kept.append((outcome, attempts)),
+        ClusterPlan(in_flight=1, start_timeout=start_timeout), Backoff(retries=2, first=0.01),
+    )  # fmt: skip
+    driver.run(iter([Job("id", "name", ())]))
+    return kept
+
+
+LOSSES = [
+    ray.exceptions.ObjectLostError("ab" * 28, None, ""),
+    ray.exceptions.OwnerDiedError("ab" * 28, None, ""),
+    ray.exceptions.OutOfMemoryError("the node is full"),
+    ray.exceptions.NodeDiedError("gone"),
+    ray.exceptions.ActorDiedError(),
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: type(loss).__name__)
+def test_an_answer_that_is_lost_with_its_machine_is_asked_for_again(loss: Exception) -> None:
+    done = Outcome("t", 1.0)
+    assert drive(LossyRay([loss, done])) == [(done, 2)]
+    ((outcome, attempts),) = drive(LossyRay([loss] * 3))
+    assert attempts == 3 and outcome.failure
+    assert re.search(f"server died|lost .{type(loss).__name__}", outcome.failure.text)
+
+
+def test_a_run_does_not_wait_for_ever_when_its_last_server_is_not_replaced() -> None:
+    lossy = LossyRay([ray.exceptions.ActorDiedError()], starts=1)
+    with pytest.raises(ServerError, match=r"No server started within 0\.3 s"):
+        drive(lossy, start_timeout=0.3)
