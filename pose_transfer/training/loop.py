@@ -125,8 +125,11 @@ def train(
     for bit on a CPU, and a finished one returns at once. `work/<name>.jsonl` is the log: means over
     `pace.log_every` steps and over all processes. `until` stops before the schedule's end.
     `schedule(step)` gives the learning rate, by default `learning_rate(settings, step)`. `report`
-    gets each line of the log, in the main process. Raises RuntimeError when the gradient is not
-    finite ten times in a row.
+    gets each line of the log, in the main process.
+
+    A step whose gradient is not finite changes nothing; the log counts such steps as
+    `skipped_steps`. While they last nothing is saved. Raises RuntimeError after ten or more in a
+    row.
     """
     pace = pace or Pace()
     work.mkdir(parents=True, exist_ok=True)
@@ -143,12 +146,15 @@ def train(
         module.parameters(),
         lr=settings.learning_rate,
         weight_decay=settings.weight_decay,
-        fused=device.type == "cuda",
+        # On every device: only a fused step can be told by a tensor to do nothing.
+        fused=True,
     )
     wrapped, optimizer = accelerator.prepare(module, optimizer)
     average = Average(module, settings.ema_decay)
     step = 0
     if state is not None:
+        for group in state["optimizer"]["param_groups"]:
+            group["fused"] = True
         load_optimizer_state(module, optimizer.optimizer, state["optimizer"])
         tensors = module.state_dict()
         average.state = {
@@ -162,7 +168,8 @@ def train(
     stop = settings.steps if until is None else min(until, settings.steps)
     saved = logged = time.monotonic()
     resumed = start_step = step
-    bad = 0
+    # On the device, and asked for seldom: a GPU that is waited for at each step has nothing to do.
+    bad, skipped = torch.zeros(2, device=device).unbind()
     meter = _Meter()
 
     def save() -> None:
@@ -203,20 +210,24 @@ def train(
                 meter.add({"loss": value, **figures})
             norm = accelerator.clip_grad_norm_(module.parameters(), settings.clip)
             # The norm is the same in all processes, so they agree on what follows.
-            if step % 10 == 0 or bad:
-                bad = 0 if bool(torch.isfinite(whole(norm))) else bad + 1
-                if bad >= 10:
-                    raise RuntimeError(f"{name}: the loss has not been finite for {bad} steps")
-            # In half precision the scaler itself skips such steps, and learns from them.
-            if not bad or accelerator.scaler is not None:
-                optimizer.step()
-                if not optimizer.step_was_skipped:
-                    average.update(module, step)
+            broken = (~torch.isfinite(whole(norm))).float()
+            bad = (bad + 1) * broken
+            skipped = skipped + broken
+            if accelerator.scaler is None:  # which in half precision does the same, and learns
+                optimizer.optimizer.found_inf = broken
+            optimizer.step()
+            if not optimizer.step_was_skipped:
+                average.update(module, step)
+            if step % 10 == 9 and bad >= 10:
+                raise RuntimeError(f"{name}: the gradient has not been finite for {bad:.0f} steps")
             step += 1
             now = time.monotonic()
             if step % pace.log_every == 0 or step == stop:
                 speed = (step - start_step) * settings.batch / (now - logged + 1e-9)
                 line = {"step": step, "samples_per_s": round(speed, 1), **meter.take(accelerator)}
+                if skipped:
+                    line["skipped_steps"] = int(skipped)
+                    skipped = torch.zeros_like(skipped)
                 write(line)
                 if accelerator.is_main_process:
                     print(name, json.dumps(line), flush=True)
@@ -226,10 +237,10 @@ def train(
                     figures = watch(wrapped, step)
                 write({"step": step, **figures})
             due = step % pace.save_every == 0 if pace.save_every else now - saved > SAVE_SECONDS
-            if due and step < stop:
+            if due and step < stop and not bad:
                 save()
                 saved = now
-        if step > resumed:
+        if step > resumed and not bad:
             save()
     average.copy_to(module)
     return module.eval()

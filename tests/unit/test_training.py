@@ -27,7 +27,7 @@ from pose_transfer.training.batches import Batches
 from pose_transfer.training.correspondence import wanted_attention
 from pose_transfer.training.diffusion import DemoDiffusion
 from pose_transfer.training.faces import draw_crops, face_geometry, visible_faces
-from pose_transfer.training.loop import learning_rate, train
+from pose_transfer.training.loop import Pace, learning_rate, train
 from pose_transfer.training.scenes import OUTSIDE, draw_scenes
 from pose_transfer.training.settings import SMOKE, StageSettings
 from pose_transfer.training.world import render_world
@@ -86,6 +86,55 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
 
     with pytest.raises(RuntimeError, match="not been finite"):
         train("toy", _toy(), broken, TOY, Accelerator(cpu=True), tmp_path)
+
+
+def _broken_at(*steps):
+    def loss(module, step, generator):
+        value, figures = _toy_loss(module, step, generator)
+        return value * (math.nan if step in steps else 1.0), figures
+
+    return loss
+
+
+def _broken_run(folder, loss, **options):
+    return train("toy", _toy(), loss, TOY, Accelerator(cpu=True), folder, **options)
+
+
+def test_a_step_whose_gradient_is_not_finite_changes_nothing(tmp_path):
+    seen, broken = [], _broken_at(17)
+
+    def watched(module, step, generator):
+        seen.append(module.weight.detach().clone())
+        return broken(module, step, generator)
+
+    trained = _broken_run(tmp_path, watched, pace=Pace(log_every=20))
+    assert torch.equal(seen[18], seen[17])
+    assert not torch.equal(seen[17], seen[16]) and not torch.equal(seen[19], seen[18])
+    assert torch.isfinite(trained.weight).all()
+    state = torch.load(tmp_path / "toy.pt", weights_only=True)
+    assert state["step"] == 40 and state["optimizer"]["state"][0]["step"] == 39
+    lines = [json.loads(x) for x in (tmp_path / "toy.jsonl").read_text().splitlines()[1:]]
+    assert [line.get("skipped_steps") for line in lines] == [1, None]
+
+
+def test_nothing_is_saved_while_the_gradient_is_not_finite(tmp_path):
+    _broken_run(tmp_path, _broken_at(3, 4, 5), until=3)
+    good = (tmp_path / "toy.pt").read_bytes()
+    _broken_run(tmp_path, _broken_at(3, 4, 5), until=6, pace=Pace(save_every=1))
+    assert (tmp_path / "toy.pt").read_bytes() == good
+    _broken_run(tmp_path, _broken_at(3, 4, 5), until=7)
+    state = torch.load(tmp_path / "toy.pt", weights_only=True)
+    assert state["step"] == 7 and state["optimizer"]["state"][0]["step"] == 4
+
+
+def test_a_run_goes_on_from_a_state_that_an_unfused_optimizer_left(tmp_path):
+    _run(tmp_path, until=17)
+    state = torch.load(tmp_path / "toy.pt", weights_only=True)
+    for group in state["optimizer"]["param_groups"]:
+        group["fused"] = None
+    torch.save(state, tmp_path / "toy.pt")
+    weight = _broken_run(tmp_path, _broken_at(20)).weight
+    assert torch.isfinite(weight).all()
 
 
 def test_learning_rate_warms_up_then_falls():
