@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ..drafts import replacing
+from ..drafts import put_on_disk, replacing
 from ..errors import PoseTransferError
 from .jobs import InputFile, Job, Plan, file_label, seeds
 from .manifest import Done, Manifest
@@ -25,7 +25,8 @@ class Keeper:
     """Context manager: the only one who writes to `folder` while it is open.
 
     Pictures are named `<job>--<title of the node><suffix>`, are there whole or not at all, and
-    come before their line in the manifest: what the manifest calls done is on the disk.
+    come before their line in the manifest: what the manifest calls done is on the disk, and
+    survives a power cut.
     """
 
     def __init__(self, folder: Path, plan: Plan):
@@ -94,6 +95,7 @@ class Keeper:
 
     def _write(self, job: Job, outcome: Outcome) -> list[dict[str, Any]]:
         written = []
+        folders: dict[Path, None] = {}
         count: Counter[str] = Counter()
         for title, picture in outcome.pictures:
             # No hyphen in it: the last "--" of a name ends the job's part.
@@ -104,6 +106,8 @@ class Keeper:
             path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as draft:
                 draft.write_bytes(picture.data)
+                put_on_disk(draft)
+            folders |= dict.fromkeys(self._folders(path))
             written.append(
                 {
                     "path": path.relative_to(self.folder).as_posix(),
@@ -111,7 +115,16 @@ class Keeper:
                     "bytes": len(picture.data),
                 }
             )
+        for folder in folders:
+            put_on_disk(folder)
         return written
+
+    def _folders(self, path: Path) -> Iterator[Path]:
+        """The folders that hold the file: its own first, the folder of results last."""
+        for folder in path.parents:
+            yield folder
+            if folder == self.folder:
+                return
 
     def _is_there(self, done: Done | None) -> bool:
         return done is not None and all(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -129,6 +130,34 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path: Path) -> None:
         Manifest(tmp_path).__enter__()
     with Manifest(tmp_path):
         pass
+
+
+def test_pictures_and_their_names_are_on_the_disk_before_their_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut leaves what is on the disk; the order decides what that is."""
+    calls: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def spy_fsync(handle: int) -> None:
+        calls.append(os.readlink(f"/proc/self/fd/{handle}"))
+        fsync(handle)
+
+    def spy_replace(draft: Path, path: Path) -> None:
+        calls.append(f"{draft} becomes {path}")
+        replace(draft, path)
+
+    monkeypatch.setattr(os, "fsync", spy_fsync)
+    monkeypatch.setattr(os, "replace", spy_replace)
+    wanted = Plan(
+        fake.WORKFLOW, (value_axis("Draw", "image", ["a"]), value_axis("Draw", "seed", [1]))
+    )
+    fill(tmp_path, wanted)
+    draft, renamed, *folders, manifest = calls
+    (picture,) = tmp_path.rglob("*.png")
+    assert renamed == f"{draft} becomes {picture}"
+    assert folders == [str(picture.parent), str(tmp_path)] and picture.parent != tmp_path
+    assert manifest == str(tmp_path / "manifest.jsonl")
 
 
 def test_a_killed_run_s_half_written_pictures_go(tmp_path: Path) -> None:
