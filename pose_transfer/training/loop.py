@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -117,6 +117,7 @@ def train(
     pace: Pace | None = None,
     watch: Watch | None = None,
     report: Callable[[dict[str, Any]], None] | None = None,
+    terms: Mapping[str, str] | None = None,
 ) -> nn.Module:
     """Train `module` in place and leave its moving average in it; returns it in eval mode.
 
@@ -125,7 +126,8 @@ def train(
     for bit on a CPU, and a finished one returns at once. `work/<name>.jsonl` is the log: means over
     `pace.log_every` steps and over all processes. `until` stops before the schedule's end.
     `schedule(step)` gives the learning rate, by default `learning_rate(settings, step)`. `report`
-    gets each line of the log, in the main process.
+    gets each line of the log, in the main process. `terms`, what the run depends on, are kept in
+    the state for whoever wants to compare.
 
     A step whose gradient is not finite changes nothing; the log counts such steps as
     `skipped_steps`. While they last nothing is saved. Raises RuntimeError after ten or more in a
@@ -179,6 +181,7 @@ def train(
             "optimizer": optimizer_state(module, optimizer.optimizer),
             "average": {k: joined(x, tensors[k]) for k, x in average.state.items()},
             "step": step,
+            "terms": dict(terms or {}),
         }
         if accelerator.is_main_process:
             _replace(checkpoint, content)

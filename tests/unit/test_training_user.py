@@ -191,6 +191,58 @@ def test_a_stopped_run_goes_on_bit_for_bit(project):
     assert (parts / "fpdm.jsonl").read_text() == before
 
 
+def test_a_run_does_not_go_on_with_other_settings(project, capsys):
+    def going_on(**groups: Any) -> str:
+        path = config(project, **{**began, **groups})
+        code = main(["ipf", "--config", str(path)])
+        said = capsys.readouterr().err
+        assert code == (1 if said else 0), said
+        return said
+
+    began = {"training": {"epochs": 1}}
+    assert going_on() == ""
+    kept = (project / "out" / "ipf.pt").read_bytes()
+    for groups, key in (
+        (
+            {"training": {"epochs": 2, "learning_rate": 2e-3}},
+            "training.learning_rate is 0.002, and",
+        ),
+        ({"training": {"epochs": 2, "batch": 2}}, "training.batch is 2, and was 4"),
+        ({"data": {"flip": 0.25}}, "data.flip is 0.25, and was 0.5"),
+        ({"data": {"source_sizes": [32]}}, "data.source_sizes is [32], and was [32, 48]"),
+        ({"model": {"temperature": 0.1}}, "model.temperature is 0.1"),
+    ):
+        said = going_on(**groups)
+        assert key in said and "out/ipf.pt was begun" in said and "Traceback" not in said
+    pairs = project / "pairs.csv"
+    listed = pairs.read_text()
+    pairs.write_text(listed.rsplit("\n", 2)[0] + "\n")
+    assert "data.pairs is 7 pairs" in going_on()
+    pairs.write_text(listed)
+    weights = project / "small.safetensors"
+    saved = weights.read_bytes()
+    weights.write_bytes(saved[:-1] + bytes([saved[-1] ^ 1]))
+    assert "model.fpdm is" in going_on()
+    weights.write_bytes(saved)
+    assert (project / "out" / "ipf.pt").read_bytes() == kept
+
+
+def test_a_run_goes_on_longer_elsewhere_and_with_another_rhythm(project):
+    run("fpdm", config(project, model={"sheet_steps": 1}, training={"epochs": 0.5}))
+    assert state(project / "out", "fpdm")["terms"]["data.height"] == str(small.HEIGHT)
+    moved = project.parent / "moved"
+    project.rename(moved)
+    rhythm = {"epochs": 1, "save_every": 1, "sheet_every": 7, "accumulation": 2}
+    data = {"workers": 1, "held_out": "pairs.csv"}
+    run("fpdm", config(moved, model={"sheet_steps": 2}, training=rhythm, data=data))
+    assert state(moved / "out", "fpdm")["step"] == 2
+    old = state(moved / "out", "fpdm")
+    del old["terms"]  # as written before there were any
+    torch.save(old, moved / "out" / "fpdm.pt")
+    run("fpdm", config(moved, model={"sheet_steps": 1}, training={"epochs": 1.5}))
+    assert state(moved / "out", "fpdm")["step"] == 3
+
+
 def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(PACK), "OMP_NUM_THREADS": "1",
             "ACCELERATE_USE_CPU": "true"}  # fmt: skip

@@ -28,7 +28,7 @@ from .parts import (
     set_dropout,
     stable_diffusion,
 )
-from .settings import DataSettings, TrainingSettings, require_shares
+from .settings import MAY_CHANGE, DataSettings, TrainingSettings, require_shares
 from .task import Rows
 from .views import View
 
@@ -41,13 +41,14 @@ _HIDDEN = 768
 class FPDMTraining(TrainingSettings):
     """The paper's values; the released code has no weight decay here."""
 
-    epochs: float = 100.0
+    epochs: float = field(default=100.0, metadata=MAY_CHANGE)
     batch: int = 126
-    accumulation: int = 3
+    # Unlike in stage 1 samples do not meet each other, so the number of parts is only memory.
+    accumulation: int = field(default=3, metadata=MAY_CHANGE)
     learning_rate: float = 1e-4
     warm_up_epochs: float = 5.0
     decay_epochs: tuple[float, ...] = (50.0,)
-    gradient_checkpointing: bool = True
+    gradient_checkpointing: bool = field(default=True, metadata=MAY_CHANGE)
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,9 @@ class FPDMModel:
     """Deviation of the noise that all cells of a channel share."""
     dropout: float = 0.2
     """In the source projection and the class embedding."""
-    sheet_steps: int = 20
-    source_weight: float = 2.0
-    fusion_weight: float = 2.0
+    sheet_steps: int = field(default=20, metadata=MAY_CHANGE)
+    source_weight: float = field(default=2.0, metadata=MAY_CHANGE)
+    fusion_weight: float = field(default=2.0, metadata=MAY_CHANGE)
     """Sampling steps and guidance of the sheets."""
 
     def __post_init__(self) -> None:

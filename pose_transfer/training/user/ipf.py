@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ from .feed import Batch, stacked
 from .figures import panel
 from .layouts import Pair
 from .parts import clip_tower, embed_size, set_dropout, write_fusion
-from .settings import DataSettings, TrainingSettings, require_shares
+from .settings import MAY_CHANGE, DataSettings, TrainingSettings, require_shares
 from .task import Rows
 from .views import View
 
@@ -33,7 +33,7 @@ _NEAREST = 3
 class IPFTraining(TrainingSettings):
     """The released code's values (the paper's text has a learning rate of 1e-4)."""
 
-    epochs: float = 5.0
+    epochs: float = field(default=5.0, metadata=MAY_CHANGE)
     batch: int = 48
     learning_rate: float = 1e-5
     weight_decay: float = 1e-4

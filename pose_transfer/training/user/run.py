@@ -20,6 +20,7 @@ from .layouts import Pair, read_pairs
 from .methods import METHODS
 from .settings import TrainingSettings
 from .task import Settings, Task
+from .terms import require_same_terms, terms_of
 from .views import Views
 
 _MEASURED = 64
@@ -32,7 +33,8 @@ def run(method: str, config: Path, until: int | None = None) -> Path:
     The output folder gets `<method>.safetensors` at the end and, while training: `<method>.pt` (all
     that a resumption needs), `<method>.jsonl` (log), `curves.png`, `sheets/<step>.png`, and
     `tensorboard/` if asked for. `until` stops before the end, and writes the weights as they are
-    then. Raises PoseTransferError for what the configuration or the data have wrong.
+    then. Raises PoseTransferError for what the configuration or the data have wrong, also for a
+    setting that the run to go on with was not begun with.
     """
     chosen = METHODS[method]
     settings: Settings = read_config(config, chosen.settings)
@@ -47,6 +49,8 @@ def run(method: str, config: Path, until: int | None = None) -> Path:
     pairs = read_pairs(data, data.pairs)
     held_out = read_pairs(data, data.held_out) if data.held_out else pairs
     measured = held_out[:_MEASURED]
+    terms = terms_of(settings, pairs)
+    require_same_terms(training.output / f"{method}.pt", terms)
     if accelerator.is_main_process:
         print(f"{method}: {len(pairs)} pairs, {accelerator.num_processes} process(es)", flush=True)
     torch.manual_seed(training.seed)  # new networks begin alike in every process
@@ -73,6 +77,7 @@ def run(method: str, config: Path, until: int | None = None) -> Path:
         pace=training.pace(),
         watch=watch,
         report=watch.report,
+        terms=terms,
     )
     out = training.output / f"{method}.safetensors"
     unshard(module)

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from ..loop import Pace
 from ..settings import StageSettings
+
+MAY_CHANGE = {"may_change": True}
+"""Marks a field that a run may go on with another value of: see `terms.py`."""
 
 
 @dataclass(frozen=True)
@@ -17,13 +20,14 @@ class DataSettings:
     """Which pictures, and how they are varied. Defaults are the paper's for 512x352."""
 
     layout: Literal["deepfashion", "folder"]
-    pairs: Path
+    # Files may move: that the pairs are the same is seen from the pairs.
+    pairs: Path = field(metadata=MAY_CHANGE)
     """CSV: columns from,to (deepfashion) or source,target (folder)."""
-    images: Path
-    keypoints: Path | None = None
+    images: Path = field(metadata=MAY_CHANGE)
+    keypoints: Path | None = field(default=None, metadata=MAY_CHANGE)
     """deepfashion: the table `name:keypoints_y:keypoints_x`, or a folder of texts with 18 rows;
     folder: where the OpenPose JSON files are, by default beside the pictures."""
-    held_out: Path | None = None
+    held_out: Path | None = field(default=None, metadata=MAY_CHANGE)
     """Pairs, in the same form, that are measured and shown but not trained on."""
     height: int = 512
     width: int = 352
@@ -35,7 +39,7 @@ class DataSettings:
     """The source is first shrunk to a square of one of these sizes, px."""
     identity: float = 0.05
     """Share of pairs whose source is replaced by the target."""
-    workers: int = 4
+    workers: int = field(default=4, metadata=MAY_CHANGE)
     """Processes that read pictures, for each training process; 0 reads in that itself."""
 
     def __post_init__(self) -> None:
@@ -56,9 +60,9 @@ class DataSettings:
 class TrainingSettings:
     """One run. An epoch is as many samples as there are pairs."""
 
-    output: Path
+    output: Path = field(metadata=MAY_CHANGE)
     """Folder of everything the run writes; several machines must share it."""
-    epochs: float
+    epochs: float = field(metadata=MAY_CHANGE)
     batch: int
     """Samples in a step, over all processes and accumulated parts."""
     learning_rate: float
@@ -74,15 +78,15 @@ class TrainingSettings:
     clip: float = 1.0
     """Largest norm of the gradient."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool = field(default=False, metadata=MAY_CHANGE)
     """Trades a third of the speed for memory."""
     seed: int = 0
-    log_every: int = 50
-    save_every: int = 500
-    sheet_every: int = 1000
+    log_every: int = field(default=50, metadata=MAY_CHANGE)
+    save_every: int = field(default=500, metadata=MAY_CHANGE)
+    sheet_every: int = field(default=1000, metadata=MAY_CHANGE)
     """Steps between sheets of pictures."""
-    sheet_pairs: int = 4
-    tensorboard: bool = False
+    sheet_pairs: int = field(default=4, metadata=MAY_CHANGE)
+    tensorboard: bool = field(default=False, metadata=MAY_CHANGE)
 
     def __post_init__(self) -> None:
         for name in ("epochs", "learning_rate", "clip", "decay"):
