@@ -128,6 +128,12 @@ class Job:
         fingerprint.add_weights("vae", self.vae.first_stage_model.state_dict())
         if self.clip_vision is not None:
             fingerprint.add_weights("clip vision", self.clip_vision.model.state_dict())
+        if fingerprint.unsure:
+            logging.warning(
+                "Tune LoRA: nothing tells objects of %s apart, which patches on the MODEL or the "
+                "caption hold; so the LoRA will not be found again and will be tuned anew.",
+                ", ".join(sorted(fingerprint.unsure)),
+            )
         return fingerprint.key
 
 
@@ -256,6 +262,7 @@ def _describe_patcher(fingerprint: Fingerprint, patcher: ModelPatcher) -> None:
     weights |= {key: kept.weight for key, kept in patcher.backup.items()}
     fingerprint.add("kind", type(patcher.model).__name__)
     fingerprint.add_weights("weights", weights)
+    fingerprint.know("parts", patcher.model)
     fingerprint.add("weight patches", patcher.patches)
     fingerprint.add("weight wrappers", patcher.weight_wrapper_patches)
     fingerprint.add("objects", patcher.object_patches)

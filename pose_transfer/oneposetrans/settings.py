@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..errors import PoseTransferError
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Part of every cache key: raise it when the same settings give another LoRA."""
 
 

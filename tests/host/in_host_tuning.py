@@ -236,7 +236,32 @@ def cached(made: Any) -> Report:
         "cached same": same(first.tensors, second.tensors) and first.loss == second.loss,
         "keys": len(set(keys)),
         "key again": job(made).key() == keys[0] == job(made, model=model.clone()).key(),
+        "patched": patched_key_stays(model, lambda other: job(made, model=other).key()),
     }
+
+
+def patched_key_stays(model: Any, key_of: Callable[[Any], str]) -> list[bool]:
+    """What a patch holds of the MODEL is no other thing when the MODEL is loaded, or cloned."""
+    found = []
+    for number in (1.0, 2.0):
+        patched = model.clone()
+        patched.add_object_patch("extra_conds", Scaled(patched.model.extra_conds, number))
+        mm.free_memory(1e30, model.load_device)
+        key = key_of(patched)
+        mm.load_models_gpu([patched])
+        found += [key_of(patched) == key, key_of(patched.clone()) == key]
+    mm.free_memory(1e30, model.load_device)
+    return [*found, key != key_of(model)]
+
+
+class Scaled:
+    """A patch that wraps a method of the MODEL."""
+
+    def __init__(self, previous: Callable[..., Any], factor: float) -> None:
+        self.previous, self.factor = previous, factor
+
+    def __call__(self, **kwargs: Any) -> Any:
+        return self.previous(**kwargs)
 
 
 def controlled(made: Any) -> Report:

@@ -58,6 +58,7 @@ def test_tuning_in_the_host(run_in_host: Callable[..., dict[str, Any]], tmp_path
     assert "tuned earlier" in report["found"]
     assert report["cached calls"] == 0 and report["cached same"]
     assert report["keys"] == 6 and report["key again"]
+    assert report["patched"] == [True] * 5
 
     assert report["control encoded"] == 1, "the pose is encoded once for all steps"
     assert report["control matters"] > 1e-4 and report["control ignored"]

@@ -3,15 +3,21 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import os
+import re
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -170,13 +176,56 @@ def key(**values: Any) -> str:
     return made.key
 
 
+class Patch:
+    def __init__(self, strength: float, weights: tuple[torch.Tensor, ...]) -> None:
+        self.strength, self.weights = strength, weights
+
+
 def scaled(factor: float) -> Any:
     return lambda x: x * factor
 
 
-class Patch:
-    def __init__(self, strength: float, weights: tuple[torch.Tensor, ...]) -> None:
-        self.strength, self.weights = strength, weights
+def powered(*, exponent: int) -> Any:
+    def power(x: Any, *, to: int = exponent) -> Any:
+        return x**to
+
+    return power
+
+
+def written(text: str) -> Any:
+    """The same function but for what its text says."""
+    names: dict[str, Any] = {}
+    exec(f"def f(x):\n    return {text}", names)
+    return names["f"]
+
+
+class Slotted:
+    __slots__ = ("__hidden", "left", "right")
+
+    def __init__(self, left: Any, right: Any) -> None:
+        self.left, self.right, self.__hidden = left, right, left
+
+
+class Net(nn.Module):
+    def __init__(self, stride: Any) -> None:
+        super().__init__()
+        self.inner = nn.AvgPool2d(stride)
+        self.register_buffer("kept", torch.zeros(1), persistent=False)
+
+
+def with_buffer(value: float) -> nn.Module:
+    net = Net(2)
+    net.kept.fill_(value)  # type: ignore[operator]
+    return net
+
+
+def nested(depth: int, innermost: Any) -> Any:
+    for _ in range(depth):
+        innermost = [innermost]
+    return innermost
+
+
+A, B = Patch(1.0, ()), Patch(2.0, ())
 
 
 def test_equal_things_have_one_key() -> None:
@@ -186,6 +235,15 @@ def test_equal_things_have_one_key() -> None:
             "function": scaled(2.0),
             "patch": [Patch(0.5, (torch.ones(2, 2),))],
             "options": {"b": 1, "a": None},
+            "set": {"x", "y", "z", (1, "w")},
+            "array": np.arange(6.0).reshape(2, 3),
+            "partial": functools.partial(scaled, factor=2.0),
+            "method": Patch(0.5, ()).__init__,
+            "slots": Slotted(1, [2]),
+            "module": with_buffer(1.0),
+            "class": Patch,
+            "built in": (math.sin, torch.sin, [].append),
+            "device": torch.device("cpu"),
         }
 
     assert key(**make()) == key(**make())
@@ -206,10 +264,87 @@ def test_equal_things_have_one_key() -> None:
         (1, 1.0),
         (["ab"], ["a", "b"]),
         (nn.Linear(2, 2), nn.Linear(2, 2)),
+        ([["a"], "b"], [["a", "b"]]),
+        ([A, B, A], [A, B, B]),
+        ([[A], [A]], [[A], [B]]),
+        ({1, 2}, {1, 3}),
+        ({1: "a", "1": "b"}, {1: "b", "1": "a"}),
+        (frozenset("ab"), frozenset("ac")),
+        (np.zeros(3), np.array([0.0, 0.0, 1e-12])),
+        (np.zeros(3), np.zeros((3, 1))),
+        (np.zeros(3, np.float32), np.zeros(3, np.int32)),
+        (np.array([1, "a"], object), np.array([1, "b"], object)),
+        (np.float32(1), np.float32(2)),
+        (functools.partial(scaled, 1.0), functools.partial(scaled, 2.0)),
+        (functools.partial(scaled, factor=1.0), functools.partial(scaled, factor=2.0)),
+        (functools.partial(scaled, 1.0), functools.partial(powered, 1.0)),
+        (Slotted(1, 2), Slotted(1, 3)),
+        (written("x * 2"), written("x * 3")),
+        (written("x.sin()"), written("x.cos()")),
+        (written("[y * 2 for y in x]"), written("[y * 3 for y in x]")),
+        (powered(exponent=2), powered(exponent=3)),
+        (math.sin, math.cos),
+        ([1].append, [2].append),
+        (int, float),
+        (torch.float16, torch.float32),
+        (slice(1, 2), slice(1, 3)),
+        (deque([1]), deque([2])),
+        (A.__init__, B.__init__),
+        (Net(2), Net(3)),
+        (Net((2, 2)), Net((2, 3))),
+        (with_buffer(1.0), with_buffer(2.0)),
+        (torch.zeros(2, device="meta"), torch.zeros(3, device="meta")),
+        (nested(60, 1), nested(60, 2)),
+        (torch.ones(2).to_sparse(), torch.zeros(2).to_sparse()),
+        (re.compile("a"), re.compile("b")),
     ],
 )
 def test_what_differs_has_another_key(one: Any, other: Any) -> None:
     assert key(value=one) != key(value=other)
+
+
+@pytest.mark.parametrize(
+    "value, name",
+    [(threading.Lock(), "lock"), (nested(60, 1), "list"), (torch.ones(2).to_sparse(), "Tensor")],
+)
+def test_what_cannot_be_looked_into_is_never_taken_for_another(value: Any, name: str) -> None:
+    made = Fingerprint()
+    made.add("value", [value])
+    assert [name] == [found.rpartition(".")[2] for found in made.unsure]
+    assert key(value=[value]) != key(value=[value])
+
+
+def test_a_key_is_the_same_in_another_process() -> None:
+    code = (
+        "from pose_transfer.oneposetrans.fingerprint import Fingerprint\n"
+        "f = Fingerprint()\n"
+        "f.add('x', {'s': {'a', 'b', 'c'}, 't': lambda x: x in {'a', 'b'}, ('u', 1): [None]})\n"
+        "print(f.key)"
+    )
+    keys = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True, text=True, check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(keys) == 1
+
+
+def test_a_module_that_is_described_already_counts_by_where_it_is() -> None:
+    def known_key(net: nn.Module, used: Any) -> str:
+        made = Fingerprint()
+        made.know("net", net)
+        made.add("used", used)
+        return made.key
+
+    one, other = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1)), Net(2)
+    same = known_key(one, one[0].forward)
+    with torch.no_grad():
+        one[0].weight.add_(1)  # as loading it with a LoRA does
+    assert known_key(one, one[0].forward) == same
+    assert known_key(one, one[1].forward) != same
+    assert known_key(one, other.forward) != same
 
 
 def test_loops_between_objects_end() -> None:
