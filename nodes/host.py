@@ -200,6 +200,12 @@ def on_device(patcher: comfy.model_patcher.ModelPatcher) -> torch.device:
     return patcher.load_device
 
 
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether that is why it was raised, however the device says it."""
+    test = getattr(comfy.model_management, "is_oom", None)  # older hosts have none
+    return isinstance(error, torch.OutOfMemoryError) or (test is not None and test(error))
+
+
 def keep(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor where the host keeps results between nodes, in float32."""
     return tensor.to(comfy.model_management.intermediate_device(), torch.float32)

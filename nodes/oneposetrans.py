@@ -154,8 +154,8 @@ class TuneLoRA(io.ComfyNode):
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="Compares each preview with the photos and keeps the weights of the "
-                    "likest one, not the last.",
+                    tooltip="Compares each preview with the photos, of which only the masked "
+                    "person counts, and keeps the weights of the likest one, not the last.",
                 ),
             ],
             outputs=[

@@ -106,8 +106,7 @@ def make_frames(scene: Scene, frames: Sequence[Frame], say: Callable[[str], None
         try:
             latents = maker.sample([by_name[name] for name in chunk], progress)
         except Exception as error:
-            mm.raise_non_oom(error)
-            if len(chunk) == 1:
+            if not host.ran_out_of_memory(error) or len(chunk) == 1:
                 raise
             size = len(chunk) // 2
             mm.soft_empty_cache()

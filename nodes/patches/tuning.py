@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,10 +28,12 @@ from ...pose_transfer.errors import PoseTransferError
 from ...pose_transfer.images import resize_bicubic
 from ...pose_transfer.oneposetrans import cache
 from ...pose_transfer.oneposetrans.cache import TunedLoRA
-from ...pose_transfer.oneposetrans.crops import Photos
+from ...pose_transfer.oneposetrans.crops import Photos, person_square
 from ...pose_transfer.oneposetrans.fingerprint import Fingerprint
 from ...pose_transfer.oneposetrans.lora_blocks import is_chosen, require_chosen
+from ...pose_transfer.oneposetrans.preview import likest
 from ...pose_transfer.oneposetrans.settings import CODE_VERSION, TuningSettings
+from .. import host
 from . import control
 from .lora import Layer, attention_layers
 from .tuning_sampler import Trained, TuningSampler, load_whole
@@ -225,9 +228,11 @@ def _finish(job: Job, trained: Trained, labels: dict[str, str]) -> tuple[TunedLo
     """Decodes the previews and chooses the weights to keep: the last, or the likest."""
     latent_format = job.model.get_model_object("latent_format")
     device = mm.get_torch_device()
-    frames = [job.vae.decode(latent_format.process_out(x).to(device)) for x in trained.previews]
+    latents = host.each(trained.previews, len(trained.previews))
+    frames = [job.vae.decode(latent_format.process_out(x).to(device)) for x in latents]
     # A video's autoencoder gives (1, 1, H, W, 3).
     previews = torch.cat([frame.reshape(-1, *frame.shape[-3:])[:1] for frame in frames]).cpu()
+    shown = previews.float().nan_to_num().clamp(0, 1)
     course, settings = trained.course, job.settings
     about: dict[str, object] = {
         "caption": job.caption.text,
@@ -238,22 +243,35 @@ def _finish(job: Job, trained: Trained, labels: dict[str, str]) -> tuple[TunedLo
     report = f"{len(course.loss)} steps"
     if job.clip_vision is not None:
         scores = _likeness(job, previews)
-        best = max(range(len(scores)), key=scores.__getitem__)
-        trained.branches.restore(trained.snapshots[best])
-        about |= {"likeness": scores, "kept_step": trained.steps[best]}
-        report += f", kept step {trained.steps[best]} (likeness {scores[best]:.3f})"
+        about["likeness"] = [score if math.isfinite(score) else None for score in scores]
+        best = likest(scores)
+        if best is None:  # the branches are as the last good step left them
+            report += ", kept the last step: no preview could be compared with the photos"
+        else:
+            trained.branches.restore(trained.snapshots[best])
+            about["kept_step"] = trained.steps[best]
+            report += f", kept step {trained.steps[best]} (likeness {scores[best]:.3f})"
     if course.broke_down:
         report += f", stopped early of {settings.steps}: the loss was no number any more"
         logging.warning("Tune LoRA: %s; the last good weights are kept.", report)
     tensors = trained.branches.tensors(labels)
-    return TunedLoRA(tensors, course.loss, previews.float().clamp(0, 1), about), report
+    return TunedLoRA(tensors, course.loss, shown, about), report
 
 
 def _likeness(job: Job, previews: Tensor) -> list[float]:
-    """Cosine of each preview's image embedding and the photos' mean one."""
-    photos = job.clip_vision.encode_image(job.photos)["image_embeds"].float().mean(0)
-    embeds = job.clip_vision.encode_image(previews)["image_embeds"].float()
-    return F.cosine_similarity(embeds, photos[None]).tolist()
+    """Cosine of each preview's image embedding and the mean one of the photos' person."""
+
+    def embeds(pictures: Tensor) -> Tensor:
+        return job.clip_vision.encode_image(pictures)["image_embeds"].float()
+
+    if job.mask is None:
+        photos = embeds(job.photos)
+    else:
+        size = job.photos.shape[1:3]
+        mask = F.interpolate(job.mask[:, None].float(), size=size, mode="area")[:, 0]
+        pairs = zip(job.photos, mask.to(job.photos).expand(len(job.photos), *size), strict=True)
+        photos = torch.cat([embeds(person_square(*pair)[None]) for pair in pairs])
+    return F.cosine_similarity(embeds(previews), photos.mean(0, keepdim=True)).tolist()
 
 
 def _describe_patcher(fingerprint: Fingerprint, patcher: ModelPatcher) -> None:

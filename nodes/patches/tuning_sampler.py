@@ -24,6 +24,7 @@ from ...pose_transfer.oneposetrans.low_rank import LowRankBranches
 from ...pose_transfer.oneposetrans.preview import draw_loss, euler, noise_for_preview
 from ...pose_transfer.oneposetrans.settings import TuningSettings
 from ...pose_transfer.oneposetrans.tuning import Course, tune
+from .. import host
 from .lora import Layer
 from .plain_weights import plain, plain_weights
 
@@ -60,7 +61,7 @@ class HostSampling:
 class Trained:
     """The branches as they ended, and each preview: its step and latents (1, C, ...).
 
-    `snapshots` are the weights at each preview, where they were asked for.
+    `snapshots` are the weights at each preview on the CPU, where they were asked for.
     """
 
     branches: LowRankBranches
@@ -113,8 +114,10 @@ class TuningSampler(comfy.samplers.Sampler):
         run = _Run(self, plain(guider.conds), guider.inner_model, options, noise)
         try:
             return run.train(parts=1)
-        except torch.OutOfMemoryError:
-            pass  # the error must be gone before the memory can be: it holds what it was computing
+        except Exception as error:
+            if not host.ran_out_of_memory(error):
+                raise
+        # The error must be gone before the memory can be: it holds what it was computing.
         logging.warning(
             "Tune LoRA: out of memory. The cache is emptied and tuning starts again with half the "
             "batch at a time, gradients added up."
@@ -122,7 +125,9 @@ class TuningSampler(comfy.samplers.Sampler):
         _free_memory(guider)
         try:
             return run.train(parts=2)
-        except torch.OutOfMemoryError as error:
+        except Exception as error:
+            if not host.ran_out_of_memory(error):
+                raise
             raise PoseTransferError(
                 f"Out of memory, even with half the batch at a time (batch "
                 f"{self.settings.batch}, {self.settings.resolution} px). Lower the resolution or "
@@ -162,7 +167,7 @@ class _Run:
                 steps.append(step)
                 previews.append(self._preview())
                 if task.keep_all:
-                    snapshots.append(branches.snapshot())
+                    snapshots.append(branches.stored())
                 picture = self._picture(previews[-1], losses)
                 bar.update_absolute(step, preview=("JPEG", picture, max(picture.size)))
             else:
@@ -183,7 +188,7 @@ class _Run:
             if course.broke_down:  # the weights that are kept were not shown yet
                 steps.append(len(course.loss))
                 previews.append(self._preview())
-                snapshots += [branches.snapshot()] if task.keep_all else []
+                snapshots += [branches.stored()] if task.keep_all else []
         return Trained(branches, course, steps, previews, snapshots)
 
     def _denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
@@ -207,7 +212,12 @@ class _Run:
             model_options=self.options,
             seed=self.task.settings.seed,
         )
-        return euler(lambda x, sigma: guided(x, sigma), x, sigmas).cpu()
+
+        def denoise(x: Tensor, sigma: Tensor) -> Tensor:
+            mm.throw_exception_if_processing_interrupted()
+            return guided(x, sigma)
+
+        return euler(denoise, x, sigmas).cpu()
 
     def _picture(self, latents: Tensor, losses: list[float]) -> Image.Image:
         """The live picture: a rough colouring of the latents over the curve of the loss."""

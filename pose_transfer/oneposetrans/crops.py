@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ..errors import PoseTransferError
 
+_GREY = 0.5
+
 
 @dataclass(frozen=True, eq=False)
 class Photos:
@@ -60,6 +62,26 @@ def draw_crops(
         latents.append(photos.latents[photo][window])
         masks.append(mask[window])
     return torch.stack(latents), torch.stack(masks)
+
+
+def person_square(photo: Tensor, mask: Tensor) -> Tensor:
+    """The masked part of a photo alone, in the middle of a grey square just large enough.
+
+    `photo` (H, W, 3), `mask` (H, W) in [0, 1]; returns (side, side, 3). For encoders that look at
+    squares: nothing of the person is cut off, and nothing else is seen.
+    """
+    seen = mask >= mask.max() / 2
+    rows, columns = (seen.any(dim).nonzero().flatten() for dim in (1, 0))
+    window = (
+        slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1),
+    )  # fmt: skip
+    part, shown = photo[window], mask[window][..., None]
+    height, width = part.shape[:2]
+    side = max(height, width)
+    square = photo.new_full((side, side, part.shape[-1]), _GREY)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = part * shown + _GREY * (1 - shown)
+    return square
 
 
 def _draw(first: int, last: int, generator: torch.Generator) -> int:

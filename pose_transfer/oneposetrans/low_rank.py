@@ -73,6 +73,13 @@ class LowRankBranches:
         """A copy of the weights, in the order of `parameters`."""
         return [parameter.detach().clone() for parameter in self.parameters()]
 
+    def stored(self) -> list[Tensor]:
+        """The same as files hold it, float16 on the CPU, where many take no memory of the device.
+
+        `restore` takes it as well; the file that is written then is that of this moment.
+        """
+        return [parameter.detach().half().cpu() for parameter in self.parameters()]
+
     def keep(self, snapshot: list[Tensor]) -> None:
         """Writes the present weights into a snapshot."""
         torch._foreach_copy_(snapshot, [parameter.detach() for parameter in self.parameters()])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -50,6 +51,15 @@ def smoothed(losses: Sequence[float], keep: float = 0.8) -> list[float]:
         mean = keep * mean + (1 - keep) * loss
         means.append(mean)
     return means
+
+
+def likest(scores: Sequence[float]) -> int | None:
+    """The place of the best score, the first of equal ones; None where no score is a number.
+
+    A preview of weights that diverged has no score.
+    """
+    finite = [place for place, score in enumerate(scores) if math.isfinite(score)]
+    return max(finite, key=scores.__getitem__, default=None)
 
 
 def noise_for_preview(shape: tuple[int, ...], seed: int) -> Tensor:

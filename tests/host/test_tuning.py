@@ -75,6 +75,26 @@ def test_tuning_in_the_host(run_in_host: Callable[..., dict[str, Any]], tmp_path
     assert report["injection"] == [0.4, 2.0]
 
 
+def test_the_likest_weights_are_kept_and_a_stop_is_heard_in_previews(
+    run_in_host: Callable[..., dict[str, Any]],
+) -> None:
+    report = run_in_host("in_host_keep_best.py")
+
+    assert report["likest"] == [2]
+    assert report["diverged first"] == [2], "a preview that is no picture is not the likest"
+    assert report["about"] == [2, None] and "kept step 2 (likeness 0.200)" in report["said"]
+    assert report["none"] == [3], "the last good weights"
+    assert "no preview could be compared" in report["none said"]
+
+    assert report["seen"] == [1, 48, 48, 3]
+    assert report["person"] and report["around"] == [0.5]
+    assert report["background"] and report["without mask"]
+
+    assert report["stopped"] in (3, 4), "within one call of the model"
+    assert report["batches"] == [4, 4, 2, 2]
+    assert report["unchanged"]
+
+
 def graph(**tuning: Any) -> dict[str, Any]:
     """The demo's base tuned on a rendered person, and a picture of it under style injection."""
     nodes = {

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from pose_transfer.errors import PoseTransferError
-from pose_transfer.oneposetrans.crops import Photos, crop_starts, draw_crops
+from pose_transfer.oneposetrans.crops import Photos, crop_starts, draw_crops, person_square
 from pose_transfer.oneposetrans.low_rank import LowRankBranches
 from pose_transfer.oneposetrans.objective import draw_noise, loss_weight, masked_error
-from pose_transfer.oneposetrans.preview import euler
+from pose_transfer.oneposetrans.preview import euler, likest
 from pose_transfer.oneposetrans.settings import TuningSettings
 from pose_transfer.oneposetrans.tuning import Course, Denoise, tune
 
@@ -206,6 +206,20 @@ def test_branches_add_up_times_down(world: Callable[..., World]) -> None:
     torch.testing.assert_close(got, nn.functional.linear(x, merged, layer.bias))
 
 
+def test_what_is_stored_is_what_the_file_of_that_moment_holds() -> None:
+    branches = LowRankBranches(layers := nn.ModuleDict({"a": nn.Linear(3, 2)}), 2, 2.0, 0)
+    with torch.no_grad():
+        branches.up["a"].normal_()
+    stored, then = branches.stored(), branches.tensors({"a": "a"})
+    assert {(x.dtype, x.device.type) for x in stored} == {(torch.float16, "cpu")}
+    with torch.no_grad():
+        branches.up["a"].zero_()
+        branches.down["a"].zero_()
+    branches.restore(stored)
+    now = branches.tensors(dict.fromkeys(layers, "a"))
+    assert all(torch.equal(x, then[name]) for name, x in now.items())
+
+
 def test_at_first_nothing_changes(world: Callable[..., World]) -> None:
     made, x = world(), torch.randn(1, 3, 2, 2)
     expected = made.predict(x)
@@ -286,6 +300,28 @@ def test_crops_stay_within_the_photo(low: int, high: int, side: int) -> None:
     mask[:, low:high] = 1.0
     first, last = crop_starts(mask, side, -2)
     assert 0 <= first <= last <= 20 - side
+
+
+def test_a_person_is_shown_alone_in_a_square() -> None:
+    photo, mask = torch.rand(10, 8, 3), torch.zeros(10, 8)
+    mask[1:9, 2:5] = 1.0
+    mask[1, 2] = 0.25  # a soft edge is blended, and seen by nobody's box
+    square = person_square(photo, mask)
+    assert square.shape == (8, 8, 3)
+    torch.testing.assert_close(square[1:, 2:5], photo[2:9, 2:5])
+    torch.testing.assert_close(square[0, 2], 0.25 * photo[1, 2] + 0.75 * 0.5)
+    assert (square[:, :2] == 0.5).all() and (square[:, 5:] == 0.5).all()
+
+
+@pytest.mark.parametrize(
+    "scores, place",
+    [
+        ([0.1, 0.3, 0.3], 1), ([math.nan, 0.1], 1), ([-0.5, math.inf], 0), ([math.nan] * 2, None),
+        ([], None),
+    ],
+)  # fmt: skip
+def test_the_likest_of_those_that_have_a_score(scores: list[float], place: int | None) -> None:
+    assert likest(scores) == place
 
 
 def test_an_empty_mask_is_an_error() -> None:

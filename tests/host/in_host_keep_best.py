@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs in a process of the host: which weights tuning keeps by their previews, and stops."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as mm
+import torch
+from pose_transfer_pack.nodes.patches import tuning
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+from in_host_tuning import Report, State, job, same, tiny
+
+STEPS = 3
+
+
+@torch.inference_mode()
+def check() -> Report:
+    torch.set_num_threads(1)  # tiny tensors; threads only wait for each other
+    made = tiny["tiny_unet"]("sd15")
+    return best(made) | person(made) | stops(made)
+
+
+class Judge:
+    """A CLIP Vision whose opinion of the previews is known beforehand: cosines with the photos."""
+
+    def __init__(self, opinion: Sequence[float]) -> None:
+        self.model = nn.Linear(1, 1)
+        self.opinion = opinion
+        self.photos: list[Tensor] = []
+
+    def encode_image(self, pictures: Tensor) -> dict[str, Tensor]:
+        if len(pictures) == 1 < len(self.opinion):
+            self.photos.append(pictures)
+            return {"image_embeds": torch.tensor([[1.0, 0.0]])}
+        angles = torch.tensor(self.opinion).acos()
+        return {"image_embeds": torch.stack([angles.cos(), angles.sin()], dim=1)}
+
+
+def best(made: Any) -> Report:
+    """Previews after each of three steps: kept is what a tuning of so many steps gives."""
+    after = [tuning._tune(job(made, steps=steps))[0] for steps in (1, 2, 3)]
+
+    def kept(*opinion: float) -> tuple[list[int], Any, str]:
+        tuned, said = tuning._tune(
+            job(made, steps=STEPS, preview_every=1, clip_vision=Judge(opinion))
+        )
+        steps = [n for n, one in enumerate(after, 1) if same(one.tensors, tuned.tensors)]
+        return steps, tuned.about, said
+
+    diverged, about, said = kept(math.nan, 0.2, 0.1)
+    return {
+        "likest": kept(0.1, 0.9, 0.5)[0],
+        "diverged first": diverged,
+        "about": [about["kept_step"], about["likeness"][0]],
+        "said": said,
+        "none": kept(math.nan, math.nan, math.nan)[0],
+        "none said": kept(math.nan, math.nan, math.nan)[2],
+    }
+
+
+def person(made: Any) -> Report:
+    """What the judge is shown of the photo: the person in a grey square, whatever is around."""
+    judge, other = Judge((0.1, 0.2, 0.3)), Judge((0.1, 0.2, 0.3))
+    asked = job(made, steps=STEPS, preview_every=1, clip_vision=judge)
+    tuning._tune(asked)
+    elsewhere = asked.photos.clone()
+    elsewhere[:, :10], elsewhere[:, 70:] = 0.0, 1.0
+    tuning._tune(tuning.dataclasses.replace(asked, photos=elsewhere, clip_vision=other))
+    (seen,), (again,) = judge.photos, other.photos
+    whole = Judge((0.1, 0.2, 0.3))
+    tuning._tune(tuning.dataclasses.replace(asked, mask=None, clip_vision=whole))
+    return {
+        "seen": list(seen.shape),
+        "person": torch.equal(seen[:, :, 8:40], asked.photos[:, 16:64, 16:48]),
+        "around": seen[:, :, :8].unique().tolist(),
+        "background": torch.equal(seen, again),
+        "without mask": torch.equal(whole.photos[0], asked.photos),
+    }
+
+
+def stops(made: Any) -> Report:
+    """A stop within a preview; and memory that the driver says is gone in words of its own."""
+    before = State(made.model)
+
+    def at_call(number: int, act: Callable[[], None]) -> tuple[Any, list[int]]:
+        sizes: list[int] = []
+
+        def wrapper(apply: Any, call: dict[str, Any]) -> Tensor:
+            sizes.append(len(call["input"]))
+            if len(sizes) == number:
+                act()
+            return apply(call["input"], call["timestep"], **call["c"])
+
+        model = made.model.clone()
+        model.set_model_unet_function_wrapper(wrapper)
+        return model, sizes
+
+    model, sizes = at_call(3, mm.interrupt_current_processing)  # one of training, two of a preview
+    try:
+        tuning._tune(job(made, steps=2, preview_every=1, model=model))
+        stopped = "never"
+    except mm.InterruptProcessingException:
+        stopped = len(sizes)
+
+    def exhaust() -> None:
+        raise torch.AcceleratorError("CUDA error: out of memory")
+
+    model, sizes = at_call(2, exhaust)
+    tuning._tune(job(made, model=model, settings={"batch": 4}))
+    return {"stopped": stopped, "batches": sizes[:4], "unchanged": before.same(made.model)}
