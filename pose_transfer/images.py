@@ -7,16 +7,61 @@ drawing and metrics want uint8 arrays (B, H, W, C).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from .errors import PoseTransferError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_ORIENTATION, _ON_ITS_SIDE = 0x0112, (5, 6, 7, 8)
+"""EXIF's tag and those of its values by which width and height change places."""
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A picture file in RGB: upright as EXIF says, as Load Image has it; transparency over white.
+
+    Raises PoseTransferError for what cannot be read, or is so large that reading it is not safe.
+    """
+    with _opened(path) as file:
+        upright = ImageOps.exif_transpose(file)
+        if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+            rgba = upright.convert("RGBA")
+            white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+            upright = Image.alpha_composite(white, rgba)
+        return upright.convert("RGB")
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(width, height) in px of what `open_picture` would give, from the file's head.
+
+    Raises PoseTransferError.
+    """
+    with _opened(path) as file:
+        on_its_side = file.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+        return (file.height, file.width) if on_its_side else file.size
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as file:
+            yield file
+    except Image.DecompressionBombError as error:
+        raise PoseTransferError(
+            f"The picture {path} has too many pixels to be read safely ({error}). Shrink it."
+        ) from error
+    except (OSError, ValueError, SyntaxError) as error:  # PNG: SyntaxError where damaged
+        raise PoseTransferError(
+            f"The picture {path} cannot be read ({error}). Replace it, or leave it out."
+        ) from error
 
 
 def bhwc_to_bchw(image_bhwc: Tensor) -> Tensor:

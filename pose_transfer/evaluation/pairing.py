@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from .. import images
 from ..errors import PoseTransferError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -169,24 +170,17 @@ def require_files(table: Path, paths: Iterable[Path]) -> None:
 
 
 def picture_size(path: Path) -> Size:
-    """(height, width), read from the file's head. Raises PoseTransferError."""
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except (OSError, UnidentifiedImageError) as error:
-        raise _unreadable(path, error) from error
+    """(height, width) in which a picture is read. Raises PoseTransferError."""
+    width, height = images.picture_size(path)
+    return height, width
 
 
 def read_picture(path: Path, size: Size | None = None) -> NDArray[np.uint8]:
     """RGB (H, W, 3) uint8, resized to `size` by PIL's bicubic filter as the released code does.
 
-    Raises PoseTransferError for a file that is no picture.
+    Upright, transparency over white. Raises PoseTransferError for a file that is no picture.
     """
-    try:
-        with Image.open(path) as image:
-            rgb = image.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:  # PNG: SyntaxError if damaged
-        raise _unreadable(path, error) from error
+    rgb = images.open_picture(path)
     if size is not None and (rgb.height, rgb.width) != size:
         rgb = rgb.resize((size[1], size[0]), Image.Resampling.BICUBIC)
     return np.asarray(rgb)
@@ -205,7 +199,3 @@ def require_equal_sizes(pairs: Iterable[FilePair]) -> None:
             f"width: {spell(wrong)}. Nothing is resized unasked: give --size HxW, such as "
             "--size 512x352, and all pictures are brought to it by a bicubic filter."
         )
-
-
-def _unreadable(path: Path, error: Exception) -> PoseTransferError:
-    return PoseTransferError(f"{path} is no readable picture ({error}). Replace or remove it.")

@@ -13,6 +13,7 @@ from pose_transfer.errors import PoseTransferError
 from pose_transfer.evaluation.pairing import (
     match_by_name,
     match_by_table,
+    picture_size,
     read_picture,
     require_equal_sizes,
 )
@@ -110,5 +111,19 @@ def test_a_damaged_picture_is_named(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "broken.png"
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[:2000] if damage == "cut" else b"hello")
-    with pytest.raises(PoseTransferError, match=r"broken\.png is no readable picture"):
+    with pytest.raises(PoseTransferError, match=r"broken\.png cannot be read"):
         read_picture(path)
+
+
+def test_pictures_are_read_upright_and_over_white(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    lying = Image.new("RGBA", (24, 16), (9, 9, 9, 0))
+    (tmp_path / "made").mkdir()
+    lying.save(tmp_path / "made" / "a.png", exif=exif)
+    put(tmp_path / "true" / "a.png")
+    assert picture_size(tmp_path / "made" / "a.png") == (24, 16)
+    picture = read_picture(tmp_path / "made" / "a.png")
+    assert picture.shape == (24, 16, 3) and (picture == 255).all()
+    pairs = match_by_name(tmp_path / "made", tmp_path / "true").pairs
+    require_equal_sizes(pairs)

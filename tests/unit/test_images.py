@@ -94,3 +94,41 @@ def _root() -> str:
     from pathlib import Path
 
     return str(Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_photo_is_read_upright(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    shot = Image.fromarray(picture(16, 24, 3))
+    shot.save(tmp_path / "photo.png", exif=exif)
+    read = images.open_picture(tmp_path / "photo.png")
+    # What each value says of the picture's rows and columns.
+    turned = np.asarray(shot)
+    turned = turned.transpose(1, 0, 2) if orientation >= 5 else turned
+    turned = turned[::-1] if orientation in (3, 4, 7, 8) else turned
+    turned = turned[:, ::-1] if orientation in (2, 3, 6, 7) else turned
+    assert np.array_equal(np.asarray(read), turned)
+    assert images.picture_size(tmp_path / "photo.png") == read.size
+
+
+def test_transparency_of_a_file_lies_over_white(tmp_path):
+    half = Image.new("RGBA", (4, 4), (200, 100, 0, 0))
+    half.paste((200, 100, 0, 255), (0, 0, 2, 4))
+    half.save(tmp_path / "rgba.png")
+    half.convert("P").save(
+        tmp_path / "palette.gif", transparency=half.convert("P").getpixel((3, 0))
+    )
+    grey = Image.new("LA", (4, 4), (7, 0))
+    grey.save(tmp_path / "grey.png")
+    for name in ("rgba.png", "palette.gif", "grey.png"):
+        pixels = np.asarray(images.open_picture(tmp_path / name))
+        assert pixels.shape == (4, 4, 3) and (pixels[:, 2:] == 255).all(), name
+
+
+def test_a_picture_of_too_many_pixels_is_refused(tmp_path, monkeypatch):
+    Image.new("L", (40, 40)).save(tmp_path / "vast.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+    for read in (images.open_picture, images.picture_size):
+        with pytest.raises(PoseTransferError, match=r"vast\.png has too many pixels"):
+            read(tmp_path / "vast.png")

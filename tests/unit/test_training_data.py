@@ -233,7 +233,7 @@ def test_a_batch_that_cannot_be_split_is_refused():
 def test_an_unreadable_picture_is_named_with_its_row(folder, workers):
     (folder.images / "3_0.png").write_bytes(b"\x89PNG broken")
     feed = feed_of(replace(folder, workers=workers))
-    with pytest.raises(DataError, match=r"pairs\.csv, row [67]: the picture .*3_0\.png cannot be"):
+    with pytest.raises(DataError, match=r"pairs\.csv, row [67]: The picture .*3_0\.png cannot be"):
         for call in range(4):
             feed.batch(call)
 
@@ -246,3 +246,23 @@ def test_transparency_lies_over_white(folder):
         read_pairs(folder, folder.pairs)[0], 0
     )
     assert (to_uint8(view.source) == 255).all()
+
+
+def test_a_photo_lying_on_its_side_is_seen_upright(folder):
+    from PIL import Image
+
+    wanted = Views(read_pairs(folder, folder.pairs), folder, 0).plain(
+        read_pairs(folder, folder.pairs)[0], 0
+    )
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    for name in ("1_0", "1_1"):
+        path = folder.images / f"{name}.png"
+        Image.open(path).transpose(Image.Transpose.ROTATE_270).save(path, exif=exif)
+        frame = json.loads(path.with_suffix(".json").read_text())[0]
+        path.with_suffix(".json").write_text(json.dumps({"people": frame["people"]}))
+    view = Views(read_pairs(folder, folder.pairs), folder, 0).plain(
+        read_pairs(folder, folder.pairs)[0], 0
+    )
+    assert torch.equal(view.source, wanted.source) and torch.equal(view.target(), wanted.target())
+    assert torch.equal(view.pose_map, wanted.pose_map)

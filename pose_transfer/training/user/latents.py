@@ -33,7 +33,7 @@ class Latents:
     """A folder of latent distributions, one file for each picture, way round and size.
 
     A file's name is the hash of everything that decides its content: the autoencoder's weights,
-    the size, the picture's path, length and time of change.
+    the size, the picture's path, length and time of change, and how it is read.
     """
 
     folder: Path
@@ -92,7 +92,7 @@ class Latents:
         stat = os.stat(path)
         key = json.dumps(
             [self.autoencoder, self.height, self.width, str(path.absolute()), stat.st_size,
-             stat.st_mtime_ns, flipped]
+             stat.st_mtime_ns, flipped, "upright"]
         )  # fmt: skip
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
 

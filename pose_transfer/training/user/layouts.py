@@ -19,6 +19,7 @@ from pathlib import Path
 from PIL import Image
 
 from ...errors import PoseError, PoseTransferError
+from ...images import open_picture, picture_size
 from ...pose import read_keypoints, require_person
 from ...types import Person, Pose
 from .settings import DataSettings
@@ -59,19 +60,11 @@ class Picture:
     keypoints: Keypoints | None
 
     def image(self, where: str) -> Image.Image:
-        """The picture in RGB; transparency over white. DataError, with `where`, if unreadable."""
+        """The picture as `open_picture` gives it. DataError, with `where`, if unreadable."""
         try:
-            with Image.open(self.path) as file:
-                if file.mode in ("RGBA", "LA", "PA") or "transparency" in file.info:
-                    rgba = file.convert("RGBA")
-                    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-                    return Image.alpha_composite(white, rgba).convert("RGB")
-                return file.convert("RGB")
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"{where}: the picture {self.path} cannot be read ({error}). Replace it, or take "
-                "the row out."
-            ) from error
+            return open_picture(self.path)
+        except PoseTransferError as error:
+            raise DataError(f"{where}: {error}") from error
 
     def pose(self, where: str) -> Pose:
         """The joints of the picture's first person. DataError, with `where`, without any."""
@@ -87,12 +80,9 @@ class Picture:
 
     def _size(self, where: str) -> tuple[int, int]:
         try:
-            with Image.open(self.path) as file:
-                return file.size
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(
-                f"{where}: the picture {self.path} cannot be read ({error})."
-            ) from error
+            return picture_size(self.path)
+        except PoseTransferError as error:
+            raise DataError(f"{where}: {error}") from error
 
 
 @dataclass(frozen=True)
