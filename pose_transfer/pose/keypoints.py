@@ -6,7 +6,7 @@ confidence, ...]}]}` and on little else. Read are:
 
 - parts that are None or left out, coordinates in pixels or as fractions of the canvas, a single
   frame or person without its list, JSON text (controlnet_aux, the host's SDPose, editors);
-- OpenPose's own files (18 or 25 body points, no canvas);
+- OpenPose's own files (18 or 25 body points, no canvas); the 25's centre of the hips is dropped;
 - COCO and COCO-WholeBody annotations and results, MMPose's and TensorFlow.js's results;
 - MediaPipe's landmarks: 33 for the body, 21 for each hand;
 - DeepFashion's annotations as text;

@@ -5,7 +5,7 @@
 | --- | --- | --- |
 | 17 | COCO: no neck, which becomes the middle of the shoulders | Lin et al., 2014 |
 | 18 | COCO as OpenPose has it, ours | OpenPose, `02_output.md` |
-| 25 | OpenPose's BODY_25: hip centre at 8, feet from 19 on | the same |
+| 25 | OpenPose's BODY_25: hip centre at 8, which is left out, feet from 19 on | the same |
 | 33 | MediaPipe Pose (BlazePose) | MediaPipe, Pose Landmarker |
 | 133 | COCO-WholeBody: 17 body, 6 feet, 68 face, 21 left hand, 21 right hand | Jin et al., 2020 |
 """
@@ -49,7 +49,8 @@ _FEET_33 = {
 def split(points: Points) -> Parts:
     """(N, 3) points of a whole person, N as in the table above -> their parts.
 
-    `body` is always there. Raises PoseError for another N.
+    `body` is always there, as the 18 points that all methods here are made for: BODY_25's hip
+    centre, which none of them looks at, is dropped. Raises PoseError for another N.
     """
     match len(points):
         case 18:
