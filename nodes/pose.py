@@ -22,6 +22,7 @@ from ..pose_transfer.pose import (
     Scale,
     Style,
     draw,
+    first_person,
     overlay,
     read_keypoints,
     retarget,
@@ -158,7 +159,7 @@ class RetargetPose(io.ComfyNode):
                 PoseKeypoint.Input(
                     "target_pose",
                     tooltip="Keypoints of the pose that the person shall take. Several frames are "
-                    "retargeted one by one; frames that show nobody stay empty.",
+                    "retargeted one by one; frames that show nobody's body stay as they are.",
                 ),
                 io.Combo.Input(
                     "scale",
@@ -244,7 +245,7 @@ class RetargetPose(io.ComfyNode):
 def _retargeted(
     sources: list[Pose], targets: list[Pose], ground: Any, options: dict[str, Any]
 ) -> list[Pose]:
-    """Each target on its source's proportions; frames that show nobody stay as they are.
+    """Each target on its source's proportions; frames that show no body stay as they are.
 
     `ground` is as `retarget` takes it, but a fraction of the height.
     """
@@ -253,16 +254,17 @@ def _retargeted(
             f"The source pose has {len(sources)} frames and the target pose {len(targets)}, "
             "expected one source frame or as many as the target has."
         )
-    if not any(target.people for target in targets):
+    shown = [first_person(target) is not None for target in targets]
+    if not any(shown):
         raise PoseError(
-            f"The target pose holds nobody in any of its {len(targets)} frames. Detect it in a "
+            f"The target pose shows nobody in any of its {len(targets)} frames. Detect it in a "
             "picture that shows a person, or connect another pose."
         )
     results = []
     for i, target in enumerate(targets):
         height = ground * target.height if isinstance(ground, float) else ground
         source = sources[min(i, len(sources) - 1)]
-        done = retarget(source, target, ground=height, **options) if target.people else target
+        done = retarget(source, target, ground=height, **options) if shown[i] else target
         results.append(done)
     return results
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Poses: reading, writing, drawing, retargeting."""
 
-from .draw import STYLES, Style, draw, require_person
+from .draw import STYLES, Style, draw, first_person, require_person
 from .keypoints import read_keypoints, write_keypoints
 from .overlay import overlay
 from .retarget import HANDS, POSITIONS, SCALES, Hands, Position, Scale, retarget
@@ -20,6 +20,7 @@ __all__ = [
     "Scale",
     "Style",
     "draw",
+    "first_person",
     "overlay",
     "read_keypoints",
     "require_person",

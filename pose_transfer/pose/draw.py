@@ -71,13 +71,20 @@ def draw(pose: Pose, height: int, width: int, style: Style) -> Canvas:
     return canvas
 
 
-def require_person(pose: Pose) -> Person:
-    """The first person with a body point on the canvas; PoseError when there is none."""
+def first_person(pose: Pose) -> Person | None:
+    """The first person with a body point on the canvas."""
     for person in pose.people:
         x, y, confidence = person.body.T
         seen = (confidence > 0) & (x >= 0) & (x < pose.width) & (y >= 0) & (y < pose.height)
         if seen.any():
             return person
+    return None
+
+
+def require_person(pose: Pose) -> Person:
+    """`first_person`; PoseError when there is none."""
+    if (person := first_person(pose)) is not None:
+        return person
     found = f"{len(pose.people)} without a body point on it" if pose.people else "none"
     raise PoseError(
         f"Expected a person on the pose's canvas of {pose.width}x{pose.height} px, found {found}. "

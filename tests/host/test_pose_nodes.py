@@ -285,11 +285,29 @@ def test_a_video_is_retargeted_frame_by_frame(graph: Graph) -> None:
     assert len(overlays) == 3
 
 
+def test_frames_with_hands_only_or_a_body_off_the_canvas_do_not_stop_a_film(graph: Graph) -> None:
+    hand = np.tile(np.array([90, 120, 1], dtype=np.float32), (21, 1))
+    hands = Person(np.zeros((18, 3)), left_hand=hand)
+    gone = POSES[0].people[0].body.copy()
+    gone[:, 0] += 1000 * (gone[:, 2] > 0)
+    people = (hands, Person(gone), POSES[1].people[0])
+    video = [Pose(192, 256, (person,)) for person in people]
+    node = graph.add(
+        "PoseTransferRetargetPose", source_pose=graph.paste(write_keypoints(POSES[:1])),
+        target_pose=graph.paste(write_keypoints(video)), **RETARGET,
+    )  # fmt: skip
+    given = graph.draw(graph.paste(write_keypoints(video)), "dwpose")
+    wanted, pictures = graph.pictures(given), graph.pictures(graph.draw(node, "dwpose"))
+    assert wanted[0].any() and not wanted[1].any()
+    assert all(np.array_equal(pictures[i], wanted[i]) for i in range(2))
+    assert np.array_equal(pictures[2], draw(retarget(*POSES), 256, 192, "dwpose"))
+
+
 @pytest.mark.parametrize(
     ("source", "target", "sentence"),
     [
         ([Pose(64, 64)], POSES, "found none"),
-        (POSES, [Pose(64, 64)] * 2, "holds nobody in any of its 2 frames"),
+        (POSES, [Pose(64, 64)] * 2, "shows nobody in any of its 2 frames"),
         (POSES, POSES[:1], "source pose has 2 frames"),
     ],
 )
