@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomllib
 from aiohttp import web
 
 from pose_transfer.client import (
@@ -203,6 +204,13 @@ def test_a_server_that_never_answers_is_ended(tmp_path: Path):
     with pytest.raises(ServerError, match=r"(?s)within 1 s.*busy"), server:
         pass
     assert server._process is None
+
+
+def test_type_checkers_are_told_that_the_package_is_typed():
+    pack = Path(__file__).parents[2]
+    settings = tomllib.loads((pack / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert "py.typed" in settings["package-data"]["pose_transfer"]
+    assert (pack / "pose_transfer" / "py.typed").is_file()
 
 
 def test_a_folder_that_is_no_comfyui_is_refused(tmp_path: Path):
