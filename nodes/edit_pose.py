@@ -22,6 +22,8 @@ from .sockets import PoseKeypoint
 
 # The editor's own file, so that an untouched node and an untouched editor show the same figure.
 PRESETS = Path(__file__).parents[1] / "web" / "pose_editor" / "presets.json"
+# Of all frames together, as in web/pose_editor/scene.mjs: as an IMAGE that is 1.6 GB.
+MAX_PIXELS = 2**27
 
 
 class EditPose(io.ComfyNode):
@@ -108,13 +110,19 @@ def _read(pose: str) -> list[Pose]:
 
 
 def _checked(frames: list[Pose]) -> list[Pose]:
-    """The frames, if their canvas can be drawn; PoseError otherwise."""
+    """The frames, if they can be drawn on the canvas of the first; PoseError otherwise."""
     for frame in frames:
         if max(frame.width, frame.height) > MAX_SIDE:
             raise PoseError(
                 f"The pose's canvas is {frame.width}x{frame.height} px, expected at most "
                 f"{MAX_SIDE} px a side. Make it smaller in the editor, at 'Canvas'."
             )
+    if frames and len(frames) * frames[0].width * frames[0].height > MAX_PIXELS:
+        raise PoseError(
+            f"{len(frames)} pose map(s) of {frames[0].width}x{frames[0].height} px would fill the "
+            f"memory: expected at most {MAX_PIXELS // 10**6} megapixels in all. Make the canvas "
+            "smaller in the editor, at 'Canvas', or take fewer frames in Load Pose."
+        )
     return frames
 
 

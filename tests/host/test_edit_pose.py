@@ -104,6 +104,14 @@ def test_nobody_is_a_black_map(comfy: Any) -> None:
         ("walk to the left", "not JSON"),
         ('{"people": [{"pose_keypoints_2d": [0.5, 0.5, 1]}]}', "Got 1 points"),
         ('{"canvas_width": 20000, "canvas_height": 10, "people": []}', "at most 16384 px"),
+        (
+            '{"canvas_width": 16384, "canvas_height": 16384, "people": []}',
+            r"1 pose map\(s\) of 16384x16384 px.*at most 134 megapixels",
+        ),
+        (
+            json.dumps([{"canvas_width": 4096, "canvas_height": 4096, "people": []}] * 9),
+            r"9 pose map\(s\) of 4096x4096 px.*take fewer frames",
+        ),
     ],
 )
 def test_what_is_no_pose_is_refused_before_anything_runs(

@@ -9,6 +9,7 @@ import { pickJoint, pickPerson } from "../../web/pose_editor/pick.mjs";
 import { jointsOf, pointOf } from "../../web/pose_editor/scene.mjs";
 import { joints, nameOf, oppositeOf } from "../../web/pose_editor/skeleton.mjs";
 import { Store } from "../../web/pose_editor/store.mjs";
+import { press } from "../../web/pose_editor/shortcuts.mjs";
 import { PRESETS, standing } from "../../web/pose_editor/templates.mjs";
 import { fit, pan, toCanvas, toScreen, zoom } from "../../web/pose_editor/viewport.mjs";
 import { apart, wholeScene } from "./people.mjs";
@@ -206,4 +207,43 @@ test("the nearest joint is under the pointer, of the selected person first, and 
   const thigh = [(a[0] + b[0]) / 2, (a[1] + b[1]) / 2];
   assert.equal(pickPerson(store, view, thigh, 5), 0);
   assert.equal(pickPerson(store, view, [2, 2], 5), -1);
+});
+
+test("a canvas is no larger than the server draws", () => {
+  const { store } = opened();
+  actions.resizeCanvas(store, 1e9, store.scene.height);
+  assert.equal(store.scene.width, 16384);
+  actions.resizeCanvas(store, store.scene.width, 16384);
+  assert.deepEqual([store.scene.width, store.scene.height], [16384, 8192]);
+  actions.fitCanvas(store, 16320, 12240);
+  const { width, height } = store.scene;
+  assert.ok(width * height <= 2 ** 27 && width * height > 0.999 * 2 ** 27);
+  assert.ok(Math.abs(width / height - 4 / 3) < 1e-3);
+});
+
+test("keys make a person wider and taller about their middle", () => {
+  const { store } = opened();
+  const size = () => {
+    const xs = jointsOf(store.person).map((id) => pointOf(store.person, id)[0]);
+    const ys = jointsOf(store.person).map((id) => pointOf(store.person, id)[1]);
+    return [Math.max(...xs) - Math.min(...xs), Math.max(...ys) - Math.min(...ys)];
+  };
+  const near = (found, wanted) =>
+    found.forEach((value, axis) => assert.ok(Math.abs(value - wanted[axis]) < 0.05));
+  const [width, height] = size();
+  const hit = (key, shiftKey = false) => assert.ok(press({ store }, { key, shiftKey }));
+  hit("w");
+  near(size(), [1.05 * width, height]);
+  hit("T", true);
+  near(size(), [1.05 * width, height / 1.05]);
+  hit("W", true);
+  hit("t");
+  near(size(), [width, height]);
+});
+
+test("keys move the view", () => {
+  const asked = [];
+  const editor = { panBy: (...way) => asked.push(way) };
+  for (const key of ["Home", "End", "PageUp", "PageDown"]) assert.ok(press(editor, { key }));
+  assert.deepEqual(asked, [[-0.1, 0], [0.1, 0], [0, -0.1], [0, 0.1]]);
 });

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { dragJoint, hideJoint, lockJoint } from "../../web/pose_editor/edit.mjs";
+import { dragJoint, hideJoint, lockJoint, mirrorPerson, swapSides } from "../../web/pose_editor/edit.mjs";
 import { jointsOf, pointOf } from "../../web/pose_editor/scene.mjs";
 import { format, parse } from "../../web/pose_editor/text.mjs";
 import { wholeScene } from "./people.mjs";
@@ -82,6 +82,7 @@ for (const [text, sentence] of [
   ['{"people": [{"pose_keypoints_2d": [1, 2]}]}', /no list of x, y, confidence/],
   ['{"people": [{"pose_keypoints_2d": [1, 2, 1]}]}', /has 1 points, expected 18/],
   ['{"canvas_width": 1e6, "canvas_height": 10, "people": []}', /at most 16384/],
+  ['{"canvas_width": 16384, "canvas_height": 16384, "people": []}', /134 megapixels/],
 ]) {
   test(`what is no pose is refused with a reason: ${text}`, () => {
     assert.throws(() => parse(text, CANVAS), sentence);
@@ -90,8 +91,15 @@ for (const [text, sentence] of [
 
 test("damaged notes of the editor do no harm", () => {
   const [frame] = JSON.parse(format(wholeScene()));
-  frame.pose_transfer_editor = { locked: [["body.99", 3, "body.2"]], underlay: { name: 5 } };
+  const damaged = [
+    "body.99", "body.", "body.-1", "body.1.5", "body.2 ", "body. 2", "constructor.0", "body", 3, null,
+    ["body.2"], {},
+  ];
+  frame.pose_transfer_editor = { locked: [[...damaged, "body.2"]], underlay: { name: 5 } };
   const scene = parse(JSON.stringify([frame]), CANVAS);
   assert.deepEqual(scene.people[0].locked, ["body.2"]);
+  for (const change of [mirrorPerson, swapSides]) {
+    assert.deepEqual(change(scene.people[0]).locked, ["body.5"]);
+  }
   assert.equal(scene.underlay, null);
 });

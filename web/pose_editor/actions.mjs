@@ -5,7 +5,9 @@ import {
   boneOf, dragJoint, hideJoint, lockJoint, mirrorPerson, personCentre, removeJoint, removePart,
   scalePerson, setBone, shiftPerson, swapSides, turnPerson,
 } from "./edit.mjs";
-import { boundsOf, centreOf, isLocked, jointsOf, pointOf } from "./scene.mjs";
+import {
+  boundsOf, centreOf, isLocked, jointsOf, LARGEST_AREA, LARGEST_SIDE, pointOf,
+} from "./scene.mjs";
 import { nameOf, PART_NAMES, split } from "./skeleton.mjs";
 import { addJoint, addPart, PRESETS, takePreset } from "./templates.mjs";
 
@@ -61,9 +63,9 @@ export const turn = (store, degrees) =>
   store.edit("Turn person", (person) =>
     turnPerson(person, personCentre(person) ?? [0, 0], (degrees * Math.PI) / 180));
 
-export const scale = (store, factor) =>
+export const scale = (store, factorX, factorY = factorX) =>
   store.edit("Scale person", (person) =>
-    scalePerson(person, personCentre(person) ?? [0, 0], factor));
+    scalePerson(person, personCentre(person) ?? [0, 0], factorX, factorY));
 
 export const shift = (store, dx, dy) =>
   store.edit("Move person", (person) => shiftPerson(person, dx, dy));
@@ -127,18 +129,25 @@ export function dropPart(store, part) {
   }
 }
 
-// Another canvas around the same figures.
+// Another canvas around the same figures; a side that is too long becomes the longest that can be.
 export function resizeCanvas(store, width, height) {
-  const side = (value) => Math.min(Math.max(Math.round(value) || 1, 1), 16384);
-  const size = { width: side(width), height: side(height) };
+  const side = (value, other) =>
+    Math.min(Math.max(Math.round(value) || 1, 1), LARGEST_SIDE, Math.floor(LARGEST_AREA / other));
+  const size = { width: side(width, store.scene.height) };
+  size.height = side(height, size.width);
   if (size.width !== store.scene.width || size.height !== store.scene.height) {
     store.apply("Canvas size", { ...store.scene, ...size });
   }
 }
 
-// Another canvas, the figures as large on it as they were and as far in its middle.
-export function fitCanvas(store, width, height) {
+// Another canvas, the figures as large on it as they were and as far in its middle; one of the same
+// shape where it cannot be so large.
+export function fitCanvas(store, photoWidth, photoHeight) {
   const { scene } = store;
+  const less = Math.min(1, LARGEST_SIDE / Math.max(photoWidth, photoHeight),
+    Math.sqrt(LARGEST_AREA / photoWidth / photoHeight));
+  const [width, height] =
+    [photoWidth, photoHeight].map((side) => Math.max(Math.floor(side * less), 1));
   if (width === scene.width && height === scene.height) return;
   const factor = Math.min(width / scene.width, height / scene.height);
   const [dx, dy] = [(width - scene.width * factor) / 2, (height - scene.height * factor) / 2];

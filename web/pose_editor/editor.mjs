@@ -7,13 +7,13 @@ import { Gestures } from "./gestures.mjs";
 import { Help } from "./help.mjs";
 import { jointPanel, partsPanel, peoplePanel } from "./inspector.mjs";
 import { pointOf } from "./scene.mjs";
-import { press } from "./shortcuts.mjs";
+import { LOOKS, press } from "./shortcuts.mjs";
 import { canvasPanel, photoPanel, presetsPanel, textPanel, wiredPanel } from "./sources.mjs";
 import { Stage } from "./stage.mjs";
 import { Store } from "./store.mjs";
 import { DEFAULT_OPACITY, format, parse } from "./text.mjs";
 import { toolbar } from "./toolbar.mjs";
-import { toScreen, zoom } from "./viewport.mjs";
+import { pan, toScreen, zoom } from "./viewport.mjs";
 
 const HINT = "Drag a joint. Alt: children follow. Shift: the bone keeps its length. Press ? for all keys.";
 
@@ -112,6 +112,12 @@ export class Editor {
       ? toScreen(stage.view, pointOf(store.person, joint)) : [width / 2, height / 2];
     stage.look(zoom(stage.view, factor, about));
     this.render();
+  }
+
+  // Looks so many windows farther to the right and down.
+  panBy(across, down) {
+    const { width, height } = this.stage.size;
+    this.stage.look(pan(this.stage.view, -across * width, -down * height));
   }
 
   // From the stage to the right panel, the left one, and back.
@@ -227,6 +233,8 @@ export class Editor {
     if (typing ? !(undoing && typing.tagName === "INPUT") : field && event.key.startsWith("Arrow")) {
       return;
     }
+    const scrolls = event.target.closest(".pt-panel, .pt-help") && event.key.toLowerCase() in LOOKS;
+    if (scrolls) return;
     if (event.key === "Alt") event.preventDefault(); // or the browser's menu takes the focus
     if (event.target.closest("button, summary") && (event.key === " " || event.key === "Enter")) return;
     if (event.key === " ") {

@@ -9,6 +9,10 @@
 
 import { PARTS, joints, split } from "./skeleton.mjs";
 
+// Of a canvas; the server draws no larger one, for a picture of it would fill the memory.
+export const LARGEST_SIDE = 16384; // px
+export const LARGEST_AREA = 2 ** 27; // px, for all frames together
+
 const ABSENT = Object.freeze([0, 0, 0]);
 
 export const emptyPoints = (part) => Array.from({ length: PARTS[part] }, () => ABSENT);

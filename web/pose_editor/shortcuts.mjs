@@ -8,6 +8,8 @@ const ARROWS = {
   ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1],
 };
 const FAR = 10; // px with Ctrl
+// Where to look, in windows: a laptop has these keys on its arrows.
+export const LOOKS = { home: [-0.1, 0], end: [0.1, 0], pageup: [0, -0.1], pagedown: [0, 0.1] };
 
 // `keys` are compared with "Ctrl+" + event.key ("Ctrl" stands for the Mac's Command key as well);
 // a letter's case does not matter. `run` gets the editor.
@@ -35,6 +37,10 @@ export const SHORTCUTS = [
     run: ({ store }, event) => actions.turn(store, event.shiftKey ? -5 : 5) },
   { group: "Person", shown: "S", keys: ["s", "shift+s"], text: "Larger by 5 % (Shift: smaller)",
     run: ({ store }, event) => actions.scale(store, event.shiftKey ? 1 / 1.05 : 1.05) },
+  { group: "Person", shown: "W", keys: ["w", "shift+w"], text: "Wider by 5 % (Shift: narrower)",
+    run: ({ store }, event) => actions.scale(store, event.shiftKey ? 1 / 1.05 : 1.05, 1) },
+  { group: "Person", shown: "T", keys: ["t", "shift+t"], text: "Taller by 5 % (Shift: shorter)",
+    run: ({ store }, event) => actions.scale(store, 1, event.shiftKey ? 1 / 1.05 : 1.05) },
   { group: "Person", shown: "M", keys: ["m"], text: "Mirror",
     run: ({ store }) => actions.mirror(store) },
   { group: "Person", shown: "X", keys: ["x"], text: "Swap left and right: front becomes back",
@@ -53,6 +59,9 @@ export const SHORTCUTS = [
   { keys: ["-", "_", "shift+_"], run: (editor) => editor.zoomBy(0.8) },
   { group: "View", shown: "0 or double click", keys: ["0"], text: "The whole canvas",
     run: (editor) => editor.stage.fit() },
+  { group: "View", shown: "Home, End, Page Up, Page Down", keys: Object.keys(LOOKS),
+    text: "Move the view left, right, up, down",
+    run: (editor, event) => editor.panBy(...LOOKS[event.key.toLowerCase()]) },
   { group: "View", shown: "F6", keys: ["f6"], text: "From the figure to the panels and back",
     run: (editor) => editor.nextRegion() },
   { group: "Everything", shown: "Ctrl + Z", keys: ["ctrl+z"], text: "Undo, without limit",

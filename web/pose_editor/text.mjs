@@ -2,8 +2,10 @@
 // Scene <-> the text that a workflow keeps: OpenPose JSON in pixels, with the editor's own notes
 // (locked joints, picture underneath) under a key that other readers pass over.
 
-import { PARTS } from "./skeleton.mjs";
-import { emptyPerson, emptyPoints, isThere, round } from "./scene.mjs";
+import { PARTS, split } from "./skeleton.mjs";
+import {
+  emptyPerson, emptyPoints, isThere, LARGEST_AREA, LARGEST_SIDE, round,
+} from "./scene.mjs";
 
 const KEYS = {
   body: "pose_keypoints_2d",
@@ -16,7 +18,6 @@ const NOTES = "pose_transfer_editor";
 
 // A figure whose every coordinate is this small is given in fractions of its canvas.
 const LARGEST_FRACTION = 2;
-const LARGEST_SIDE = 16384;
 
 // OpenPose's 25 points: the body without the middle of the hips, then the feet.
 const BODY_25 = [0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18];
@@ -125,9 +126,12 @@ function readRows(values, key) {
 function canvasOf(frame, people, canvas) {
   const size = { width: Math.round(frame.canvas_width), height: Math.round(frame.canvas_height) };
   if (size.width >= 1 && size.height >= 1) {
-    if (Math.max(size.width, size.height) <= LARGEST_SIDE) return size;
+    const canBe = Math.max(size.width, size.height) <= LARGEST_SIDE &&
+      size.width * size.height <= LARGEST_AREA;
+    if (canBe) return size;
     throw new Error(
-      `The canvas is ${size.width}x${size.height} px, expected at most ${LARGEST_SIDE} a side.`,
+      `The canvas is ${size.width}x${size.height} px, expected at most ${LARGEST_SIDE} a side ` +
+      `and ${Math.floor(LARGEST_AREA / 1e6)} megapixels.`,
     );
   }
   const points = allPoints(people);
@@ -161,11 +165,7 @@ function inPixels(people, { width, height }) {
 }
 
 function readLocks(ids) {
-  const known = (id) => {
-    const [part, index] = String(id).split(".");
-    return Number(index) < PARTS[part];
-  };
-  return Array.isArray(ids) ? ids.filter(known) : [];
+  return Array.isArray(ids) ? ids.filter((id) => split(id)) : [];
 }
 
 function readUnderlay(value) {
