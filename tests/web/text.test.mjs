@@ -83,6 +83,10 @@ for (const [text, sentence] of [
   ['{"people": [{"pose_keypoints_2d": [1, 2, 1]}]}', /has 1 points, expected 18/],
   ['{"canvas_width": 1e6, "canvas_height": 10, "people": []}', /at most 16384/],
   ['{"canvas_width": 16384, "canvas_height": 16384, "people": []}', /134 megapixels/],
+  [
+    JSON.stringify({ people: [body(Array(18).fill([16000, 16000, 1]).flat())] }),
+    /16384x16384 px.*134 megapixels/,
+  ],
 ]) {
   test(`what is no pose is refused with a reason: ${text}`, () => {
     assert.throws(() => parse(text, CANVAS), sentence);

@@ -125,15 +125,7 @@ function readRows(values, key) {
 
 function canvasOf(frame, people, canvas) {
   const size = { width: Math.round(frame.canvas_width), height: Math.round(frame.canvas_height) };
-  if (size.width >= 1 && size.height >= 1) {
-    const canBe = Math.max(size.width, size.height) <= LARGEST_SIDE &&
-      size.width * size.height <= LARGEST_AREA;
-    if (canBe) return size;
-    throw new Error(
-      `The canvas is ${size.width}x${size.height} px, expected at most ${LARGEST_SIDE} a side ` +
-      `and ${Math.floor(LARGEST_AREA / 1e6)} megapixels.`,
-    );
-  }
+  if (size.width >= 1 && size.height >= 1) return drawable(size);
   const points = allPoints(people);
   const inside = points.every(([x, y]) => x <= canvas.width && y <= canvas.height);
   if (inside) return { width: canvas.width, height: canvas.height };
@@ -143,7 +135,17 @@ function canvasOf(frame, people, canvas) {
     const margin = Math.max(Math.min(...values), 0);
     return Math.min(Math.ceil(Math.max(...values) + margin), LARGEST_SIDE);
   };
-  return { width: side(0), height: side(1) };
+  return drawable({ width: side(0), height: side(1) });
+}
+
+function drawable({ width, height }) {
+  if (Math.max(width, height) <= LARGEST_SIDE && width * height <= LARGEST_AREA) {
+    return { width, height };
+  }
+  throw new Error(
+    `The canvas is ${width}x${height} px, expected at most ${LARGEST_SIDE} a side and ` +
+    `${Math.floor(LARGEST_AREA / 1e6)} megapixels.`,
+  );
 }
 
 const allPoints = (people) =>
