@@ -9,7 +9,8 @@
 
 Limbs are ellipses of half-width 4 px and points circles of radius 4 px on the canvas that a style
 was made on: a height of 512 for `fpdm`, a shorter side of 512 for the other two. Elsewhere both
-scale with the canvas, to whole pixels and at least 1.
+scale with the canvas, to whole pixels and at least 1. On that canvas `openpose` and `dwpose` are
+what controlnet_aux 0.0.10 draws of the same points, pixel for pixel.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..errors import PoseError
 from ..types import Person, Pose
-from .raster import Patch, circle, circles, ellipses, stroke
+from .raster import Patch, circle, circles, ellipses, strokes
 from .skeleton import COLOURS, HAND_LIMBS, LIMBS
 
 Style = Literal["openpose", "dwpose", "fpdm"]
@@ -40,7 +41,7 @@ _SWAPPED: tuple[Colour, ...] = tuple((blue, green, red) for red, green, blue in 
 _SIX_TIMES_SWAPPED_PLUS_FIVE = np.array(_SWAPPED, dtype=np.uint16) * 6 + 5
 
 _HAND_LIMB_COLOURS: tuple[Colour, ...] = tuple(
-    tuple(int(255 * c) for c in colorsys.hsv_to_rgb(i / len(HAND_LIMBS), 1, 1))
+    tuple(round(255 * c) for c in colorsys.hsv_to_rgb(i / len(HAND_LIMBS), 1, 1))
     for i in range(len(HAND_LIMBS))
 )  # type: ignore[assignment]
 _HAND_POINT_COLOUR = (0, 0, 255)
@@ -125,22 +126,28 @@ def _draw_body_fpdm(canvas: Canvas, body: Points) -> None:
 
 def _draw_hands_and_face(canvas: Canvas, person: Person, scale_x: float, scale_y: float) -> None:
     scale = min(canvas.shape[:2]) / 512
-    # OpenCV's lines of "thickness 2", which the models saw, are about 3 px wide.
-    half_width = max(1.4 * scale, 0.5)
-    for hand in (person.left_hand, person.right_hand):
-        if hand is None:
-            continue
-        points = _on_canvas(hand, scale_x, scale_y)
-        for (start, end), colour in zip(HAND_LIMBS, _HAND_LIMB_COLOURS, strict=True):
-            a, b = points[start], points[end]
-            if a is None or b is None:
-                continue
-            ends = int(a[0]), int(a[1]), int(b[0]), int(b[1])
-            _paint(canvas, stroke(*ends, half_width, *canvas.shape[:2]), colour)
-        _draw_equal_points(canvas, points, _pixels(4 * scale), _HAND_POINT_COLOUR)
+    hands = (person.left_hand, person.right_hand)
+    points = [_on_canvas(hand, scale_x, scale_y) for hand in hands if hand is not None]
+    bones = [_hand_bones(hand) for hand in points]
+    ends = np.array([ends for hand in bones for ends, _ in hand], dtype=np.int64).reshape(-1, 4)
+    patches = iter(strokes(ends, _pixels(2 * scale), *canvas.shape[:2]))
+    for hand, its_bones in zip(points, bones, strict=True):
+        for _, colour in its_bones:
+            _paint(canvas, next(patches), colour)
+        _draw_equal_points(canvas, hand, _pixels(4 * scale), _HAND_POINT_COLOUR)
     if person.face is not None:
-        points = _on_canvas(person.face, scale_x, scale_y)
-        _draw_equal_points(canvas, points, _pixels(3 * scale), _FACE_POINT_COLOUR)
+        face = _on_canvas(person.face, scale_x, scale_y)
+        _draw_equal_points(canvas, face, _pixels(3 * scale), _FACE_POINT_COLOUR)
+
+
+def _hand_bones(points: Points) -> list[tuple[tuple[int, int, int, int], Colour]]:
+    """Ends x, y, x, y in whole pixels, and colour, of the bones whose two ends are present."""
+    bones = []
+    for (start, end), colour in zip(HAND_LIMBS, _HAND_LIMB_COLOURS, strict=True):
+        a, b = points[start], points[end]
+        if a is not None and b is not None:
+            bones.append(((int(a[0]), int(a[1]), int(b[0]), int(b[1])), colour))
+    return bones
 
 
 def _limb_patches(canvas: Canvas, body: Points, half_width: int) -> list[tuple[int, Patch]]:

@@ -11,7 +11,6 @@ A mask is a `Patch`: where it lies on the canvas and which pixels of that box it
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -72,23 +71,83 @@ def circles(
     return rows[inside], columns[inside]
 
 
-def stroke(
-    x0: int, y0: int, x1: int, y1: int, half_width: float, height: int, width: int
-) -> Patch | None:
-    """A straight line with round ends: the pixels within half_width of the segment."""
-    reach = math.ceil(half_width)
-    top, left = max(min(y0, y1) - reach, 0), max(min(x0, x1) - reach, 0)
-    bottom, right = min(max(y0, y1) + reach + 1, height), min(max(x0, x1) + reach + 1, width)
-    if top >= bottom or left >= right:
-        return None
-    dx, dy = x1 - x0, y1 - y0
-    across = np.arange(left - x0, right - x0)
-    down = np.arange(top - y0, bottom - y0)[:, None]
-    # How far along the segment its nearest point lies; np.clip does the same, at twice the time.
-    along = (across * dx + down * dy) / max(dx * dx + dy * dy, 1)
-    np.minimum(np.maximum(along, 0, out=along), 1, out=along)
-    inside = (across - along * dx) ** 2 + (down - along * dy) ** 2 <= half_width**2
-    return Patch(slice(top, bottom), slice(left, right), inside)
+def strokes(ends: NDArray[np.int32], thickness: int, height: int, width: int) -> list[Patch | None]:
+    """Straight lines with round ends, of a `thickness` in whole px.
+
+    ends (N, 4) pixels x, y, x, y. The thicknesses 2 and 3 cover what OpenCV's do, which is about 3
+    and 5 px; others may differ from it by pixels at the rim. One patch for each, None where it lies
+    outside of the canvas.
+    """
+    start = ends[:, :2].astype(np.int64)
+    way = ends[:, 2:] - start
+    across = np.zeros_like(way)
+    if thickness > 1:
+        half = (thickness + thickness % 2) * _HALF
+        length = np.sqrt((way * way).sum(axis=1))
+        # At right angles to the way, in fixed point; a line without length is its end alone.
+        factor = np.divide(half, length, out=np.zeros(len(ends)), where=length > 0)[:, None]
+        across = np.rint(way[:, ::-1] * (1, -1) * factor).astype(np.int64)
+    far = way << 16
+    corners = np.stack([across, -across, far - across, far + across], axis=1)  # (N, 4, 2)
+    owner = np.repeat(np.arange(len(ends)), 4)
+    before = np.roll(corners, 1, axis=1)
+    edges = before.reshape(-1, 2), corners.reshape(-1, 2)
+    parts = [_outlines(*edges), _sides(*edges)]
+    places = [(owner[edge], x, y) for edge, x, y in parts]
+    if thickness > 1:
+        down, right = np.nonzero(_disc((thickness + 1) // 2))
+        disc = np.stack([right, down], axis=1) - (thickness + 1) // 2
+        for end in (np.zeros_like(way), way):
+            dots = (end[:, None] + disc).reshape(-1, 2)
+            places.append((np.repeat(np.arange(len(ends)), len(disc)), dots[:, 0], dots[:, 1]))
+    shape, x, y = (np.concatenate(column) for column in zip(*places, strict=True))
+    return _filled(shape, x + start[shape, 0], y + start[shape, 1], len(ends), height, width)
+
+
+_HALF = 1 << 15
+"""Half a pixel in 16-bit fixed point."""
+
+Pixels = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""For each pixel the number of its edge, x and y."""
+
+
+def _outlines(a: NDArray[np.int64], b: NDArray[np.int64]) -> Pixels:
+    """The pixels of lines from points `a` to `b`, both (N, 2) in fixed point."""
+    steep = np.abs(b - a)[:, 1] >= np.abs(b - a)[:, 0]
+    # The axis on which each step is a pixel comes first.
+    a, b = (np.where(steep[:, None], x[:, ::-1], x) for x in (a, b))
+    back = b[:, :1] < a[:, :1]
+    a, b = np.where(back, b, a), np.where(back, a, b)
+    run, rise = (b - a).T
+    slope = np.sign(rise) * ((np.abs(rise) << 16) // (run | 1))
+    edge, step = _steps((run >> 16) + 1)
+    first = ((a[edge, 0] + _HALF) >> 16) + step
+    second = (a[edge, 1] + _HALF + step * slope[edge]) >> 16
+    # OpenCV sets the last pixel apart, by rounding.
+    edge = np.append(edge, np.arange(len(a)))
+    first, second = (np.append(x, (b[:, i] + _HALF) >> 16) for i, x in enumerate((first, second)))
+    x, y = np.where(steep[edge], second, first), np.where(steep[edge], first, second)
+    return edge, x, y
+
+
+def _sides(a: NDArray[np.int64], b: NDArray[np.int64]) -> Pixels:
+    """Where OpenCV's filling meets a polygon's edges, row by row from their upper ends."""
+    upward = b[:, 1:] < a[:, 1:]
+    a, b = np.where(upward, b, a), np.where(upward, a, b)
+    top, bottom = (a[:, 1] + _HALF) >> 16, (b[:, 1] + _HALF) >> 16
+    rows = bottom - top
+    twice = 2 * (b[:, 0] - a[:, 0]) + rows
+    slope = np.sign(twice) * (np.abs(twice) // np.maximum(2 * rows, 1))
+    edge, step = _steps(rows)
+    return edge, (a[edge, 0] + step * slope[edge] + _HALF) >> 16, top[edge] + step
+
+
+def _steps(counts: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """0, 0, 0, 1, 1 and 0, 1, 2, 0, 1 for the counts 3, 2."""
+    before = np.cumsum(counts) - counts
+    return np.repeat(np.arange(len(counts)), counts), np.arange(counts.sum()) - np.repeat(
+        before, counts
+    )
 
 
 def ellipses(
@@ -113,18 +172,28 @@ def ellipses(
     y = np.rint(centres[:, 1:] + along * sine + across * cosine).astype(np.int32)
     shape = np.broadcast_to(np.arange(len(angles), dtype=np.int32)[:, None], x.shape)
     pixels_x, pixels_y, shape = _with_edges(x, y, shape)
+    return _filled(shape, pixels_x, pixels_y, len(angles), height, width)
 
-    # The polygons are convex: a row of one is all between its outline's ends.
-    seen = (pixels_y >= 0) & (pixels_y < height)
-    cell = shape[seen] * height + pixels_y[seen]
-    first = np.full(len(angles) * height, np.iinfo(np.int32).max, dtype=np.int32)
-    last = np.full(len(angles) * height, -1, dtype=np.int32)
-    np.minimum.at(first, cell, pixels_x[seen])
-    np.maximum.at(last, cell, pixels_x[seen])
+
+def _filled(
+    shape: NDArray[np.integer],
+    x: NDArray[np.integer],
+    y: NDArray[np.integer],
+    count: int,
+    height: int,
+    width: int,
+) -> list[Patch | None]:
+    """Shapes 0..count by their outlines' pixels: a row of one is all between its ends."""
+    seen = (y >= 0) & (y < height)
+    cell = shape[seen] * height + y[seen]
+    first = np.full(count * height, np.iinfo(np.int32).max, dtype=np.int32)
+    last = np.full(count * height, -1, dtype=np.int32)
+    np.minimum.at(first, cell, x[seen].astype(np.int32))
+    np.maximum.at(last, cell, x[seen].astype(np.int32))
     first, last = first.reshape(-1, height), last.reshape(-1, height)
-    return [
-        _span_patch(first[i], last[i], y[i].min(), y[i].max(), width) for i in range(len(angles))
-    ]
+    covered = first <= last
+    top, bottom = covered.argmax(axis=1), height - 1 - covered[:, ::-1].argmax(axis=1)
+    return [_span_patch(first[i], last[i], top[i], bottom[i], width) for i in range(count)]
 
 
 def _with_edges(

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 import time
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+from controlnet_aux.open_pose import util
+from controlnet_aux.open_pose.body import Keypoint
 from PIL import Image
 
 from pose_transfer.errors import PoseError
 from pose_transfer.pose import COLOURS, LIMBS, STYLES, draw, require_person
-from pose_transfer.pose.raster import circle, circles, ellipses, stroke
+from pose_transfer.pose.raster import circle, circles, ellipses, strokes
 from pose_transfer.types import Person, Pose
 
 # Maps that the released FPDM code drew (commit 7d90524, OpenCV 4.9), with their keypoints.
@@ -157,7 +161,7 @@ def test_ellipse_is_the_polygon_of_whole_degrees():
 
 def test_shapes_are_cut_at_the_canvas_and_none_outside():
     assert circle(-9, 5, 4, 20, 20) is None
-    assert stroke(-9, 30, -5, 40, 1, 20, 20) is None
+    assert strokes(np.array([[-9, 30, -5, 40]]), 2, 20, 20) == [None]
     assert ellipses(np.array([[60, 60]]), np.array([5]), 2, np.array([30]), 20, 20) == [None]
     cut = circle(0, 0, 4, 20, 20)
     whole = circle(10, 10, 4, 20, 20)
@@ -165,12 +169,64 @@ def test_shapes_are_cut_at_the_canvas_and_none_outside():
     assert np.array_equal(cut.mask, whole.mask[4:, 4:])
 
 
-def test_stroke_covers_what_is_within_its_half_width():
-    patch = stroke(5, 5, 9, 5, 1, 20, 20)
+def test_a_stroke_of_thickness_two_is_three_pixels_wide_with_round_ends():
+    (patch,) = strokes(np.array([[5, 5, 9, 5]]), 2, 20, 20)
     assert patch is not None
     expected = np.ones((3, 7), dtype=bool)
     expected[[0, 0, 2, 2], [0, 6, 0, 6]] = False
     assert np.array_equal(patch.mask, expected)
+    (thin,) = strokes(np.array([[5, 5, 9, 5]]), 1, 20, 20)
+    assert thin is not None and thin.mask.shape == (1, 5) and thin.mask.all()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_body_hands_and_face_are_drawn_as_controlnet_aux_draws_them(seed):
+    rng = np.random.default_rng(seed)
+
+    def scattered(count: int, low: int, high: int) -> np.ndarray:
+        points = np.append(rng.integers(low, high, (count, 2)), np.ones((count, 1)), axis=1)
+        points[rng.random(count) < 0.1] = 0
+        return points
+
+    body = scattered(18, 100, 412)
+    corners = rng.integers(20, 400, 3)
+    reach = (90, 90, 40)  # short bones and long ones
+    parts = {
+        name: scattered(count, corner, corner + size)
+        for name, count, corner, size in zip(
+            ("left_hand", "right_hand", "face"), (21, 21, 70), corners, reach, strict=True
+        )
+    }
+    theirs = np.zeros((512, 512, 3), np.uint8)
+    util.draw_bodypose(theirs, controlnet_aux_points(body))
+    pose = Pose(512, 512, (person(body, **parts),))
+    assert np.array_equal(draw(pose, 512, 512, "openpose"), theirs)
+    for name in ("left_hand", "right_hand"):
+        # It takes no hand of which a point is absent.
+        parts[name][parts[name][:, 2] == 0] = (30, 30, 1)
+        util.draw_handpose(theirs, controlnet_aux_points(parts[name]))
+    parts["face"][parts["face"][:, 2] == 0] = (30, 30, 1)
+    util.draw_facepose(theirs, controlnet_aux_points(parts["face"]))
+    pose = Pose(512, 512, (person(body, **parts),))
+    assert np.array_equal(draw(pose, 512, 512, "dwpose"), theirs)
+
+
+def controlnet_aux_points(points: np.ndarray) -> list[Any]:
+    """Its keypoints count in fractions of the canvas, here of 512 px, so exactly."""
+    return [Keypoint(x / 512, y / 512) if seen else None for x, y, seen in points.tolist()]
+
+
+def test_pixels_of_strokes_are_opencv_s():
+    ends = np.random.default_rng(0).integers(10, 190, (400, 4))
+    for thickness in (2, 3):
+        for (x0, y0, x1, y1), patch in zip(
+            ends.tolist(), strokes(ends, thickness, 200, 200), strict=True
+        ):
+            theirs, ours = np.zeros((200, 200), np.uint8), np.zeros((200, 200), bool)
+            cv2.line(theirs, (x0, y0), (x1, y1), 1, thickness)
+            assert patch is not None
+            ours[patch.rows, patch.columns] = patch.mask
+            assert np.array_equal(ours, theirs > 0), (x0, y0, x1, y1)
 
 
 def test_many_circles_are_the_same_as_each():
