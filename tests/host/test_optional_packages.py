@@ -7,6 +7,7 @@ on a machine that never had it.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from pose_transfer.client import ComfyServer, load_workflow
 
@@ -108,6 +110,18 @@ def test_the_demo_re_poses_a_person(bare: Any) -> None:
     result = bare.run(load_workflow(WORKFLOW), overrides, timeout=300)
     assert result.images["Save result"][0].startswith(b"\x89PNG")
     assert result.texts["Metrics"][0].startswith("result against truth: SSIM")
+
+
+@pytest.mark.parametrize("name", ["pose_from_photo", "person_parsing", "retarget_pose"])
+def test_the_demo_detectors_see_people(bare: Any, name: str) -> None:
+    workflow = load_workflow(WORKFLOW.with_name(f"{name}.json"))
+    result = bare.run(workflow, timeout=300)
+    saved = {n["_meta"]["title"] for n in workflow.values() if n["class_type"] == "SaveImage"}
+    assert saved and saved <= set(result.images)
+    for title in saved:
+        picture = Image.open(io.BytesIO(result.images[title][0])).convert("RGB")
+        # Where nobody was found it would be of one colour.
+        assert any(low < high for low, high in picture.getextrema()), title
 
 
 def test_every_module_but_training_s_imports(
