@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`python -m pose_transfer.evaluation.benchmark`: measure the demo models, write the report."""
+"""`python -m pose_transfer.evaluation demo`: measure the demo models, write the report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .sampling import SamplingSettings
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m pose_transfer.evaluation.benchmark", description=__doc__
+        prog="python -m pose_transfer.evaluation demo", description=__doc__
     )
     parser.add_argument("--pairs", type=int, default=200, help="held-out test pairs")
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of the report")

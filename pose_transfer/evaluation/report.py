@@ -85,7 +85,7 @@ def _finite(estimate: Estimate) -> dict[str, float | int | None]:
 def command(result: BenchmarkResult) -> str:
     """The command line that makes this report."""
     standard = SamplingSettings()
-    words = ["python -m pose_transfer.evaluation.benchmark", f"--pairs {len(result.data.pairs)}"]
+    words = ["python -m pose_transfer.evaluation demo", f"--pairs {len(result.data.pairs)}"]
     words += [f"--seed {result.seed}", "--out docs/"]
     if result.variants_given:
         words.append("--variants DIR")
@@ -320,9 +320,9 @@ def _definitions(result: BenchmarkResult) -> str:
   figure. Pixels at which the true picture's own silhouette errs (ground shadow, rim) are left out.
 - **Colour error**: mean absolute difference of a region's mean colour, regions by the truth's
   parsing. **Right colours**: both garments within {RIGHT_COLOUR:g} of 255, fixed before training.
-- **Pattern similarity**: contrast-structure term of SSIM, summed over RGB, on windows of about one
-  pattern period inside each garment, best over displacements up to 4 pixels; 1 for the truth,
-  plain cloth rendered plain scores near 1. The level of chance is the row "stranger".
+- **Pattern similarity**: contrast-structure term of SSIM, summed over RGB, on windows of half a
+  pattern period and more inside each garment, best over displacements up to 4 pixels; 1 for the
+  truth, plain cloth rendered plain scores near 1. The level of chance is the row "stranger".
 - **Right pattern class**: both garments have the identity's class of {len(PATTERNS)} in the eyes of
   a judge that was trained on true pictures apart from the models. The row "truth" is its ceiling.
 - **stranger**: the next pair's person rendered in this pair's pose: right pose, wrong person."""

@@ -109,7 +109,7 @@ def test_run_is_repeatable_and_the_batch_size_does_not_matter(
 def test_report_files(result: BenchmarkResult, tmp_path: Path) -> None:
     write_report(result, tmp_path)
     text = (tmp_path / "benchmark.md").read_text()
-    assert "python -m pose_transfer.evaluation.benchmark --pairs 3 --seed 0 --out docs/" in text
+    assert "python -m pose_transfer.evaluation demo --pairs 3 --seed 0 --out docs/" in text
     assert "--variants DIR" in text and str(tmp_path) not in text
     for word in ("**B3**: FPDM without fusion | not measured", "Not measured: B3, B4",
                  "B6 - B5", "target views", "**A2**", "Right pattern class"):  # fmt: skip
