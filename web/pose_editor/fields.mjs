@@ -8,12 +8,11 @@ export function numberField({ label, unit = "px", title, step = 1, change }) {
   const input = html("input", {
     type: "number", step, title, "aria-label": `${title ?? label} in ${unit}`,
     onchange: () => {
+      // Enter comes here as well; what was entered gives way to what became of it.
       const value = input.valueAsNumber;
       if (Number.isFinite(value)) change(value);
-      else show(shown);
-    },
-    onkeydown: (event) => {
-      if (event.key === "Enter") input.dispatchEvent(new Event("change"));
+      written = undefined;
+      show(shown);
     },
   });
   let shown;
