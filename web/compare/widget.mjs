@@ -7,6 +7,7 @@ import { choose, columnsOf, labelOf, metricsOf, pairOf, sheetsOf, swap, turn } f
 
 const SIDES = ["left", "right"];
 const NOTHING_YET = "Press Run: the pictures to compare appear here.";
+const NO_ANSWER = "ComfyUI does not answer: is it still running? Then try again.";
 const GONE = "These pictures are no longer on the server. Press Run to make them anew.";
 
 // `host` is what the widget needs of ComfyUI:
@@ -175,9 +176,15 @@ export class CompareWidget {
   async #save() {
     const sheets = sheetsOf(this.host.outputs());
     for (const [number, file] of sheets.entries()) {
-      const answer = await fetch(this.host.view(file));
-      if (!answer.ok) return this.host.warn(GONE);
-      const url = URL.createObjectURL(await answer.blob());
+      let picture;
+      try {
+        const answer = await fetch(this.host.view(file));
+        if (!answer.ok) return this.host.warn(GONE);
+        picture = await answer.blob();
+      } catch {
+        return this.host.warn(NO_ANSWER);
+      }
+      const url = URL.createObjectURL(picture);
       const suffix = sheets.length === 1 ? "" : ` ${number + 1}`;
       html("a", { href: url, download: `contact sheet${suffix}.png` }).click();
       setTimeout(() => URL.revokeObjectURL(url), 60_000); // browsers still read it after the click
