@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..pose_transfer.demo.architecture import UNET
-from ..pose_transfer.demo.models import GET_AGAIN, WEIGHTS
-from ..pose_transfer.errors import CheckpointError, PoseTransferError
+from ..pose_transfer.errors import PoseTransferError
 from ..pose_transfer.fpdm.conv_towers import build_image_tower, build_pose_encoder
 from ..pose_transfer.fpdm.preprocess import FPDMPreprocess
 from ..pose_transfer.truepose import ImageTokens
@@ -23,7 +22,6 @@ from . import host, stock_models
 from .once import load_once
 from .sockets import FPDMCondition, TruePoseModel
 
-DEMO_WEIGHTS = WEIGHTS / "mannequin_truepose.safetensors"
 _SD_LATENT_SCALE = 0.18215
 # Leffa's reference net reads the clean latent at the noise level of the current step; where it is
 # run once for all steps, the authors' code takes the middle of the schedule.
@@ -70,11 +68,9 @@ class LoadedPair:
     vae: Any
 
 
-def load_demo_pair() -> LoadedPair:
-    """The embedded pair. Raises CheckpointError where this copy of the pack has none."""
-    if not DEMO_WEIGHTS.is_file():
-        raise CheckpointError(f"The demo's pair {DEMO_WEIGHTS} is missing. {GET_AGAIN}")
-    return load_once(_load_demo, DEMO_WEIGHTS)
+def load_demo_pair(path: Path) -> LoadedPair:
+    """The embedded pair, which works on the demo's latents."""
+    return load_once(_load_demo, path)
 
 
 def load(path: Path) -> LoadedPair:

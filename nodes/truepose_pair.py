@@ -3,23 +3,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from comfy_api.latest import io
 
-from ..pose_transfer.errors import PoseTransferError
+from ..pose_transfer.demo.models import TRUEPOSE_WEIGHTS
+from ..pose_transfer.errors import CheckpointError, PoseTransferError
 from ..pose_transfer.images import as_rgb, bhwc_to_bchw, broadcast_batches
 from . import host
 from .sockets import FPDMCondition, TruePoseModel, TruePoseNetworks
 from .truepose import CATEGORY, LATENT_FACTOR
 
 DEMO = "mannequin demo (comes with the pack)"
+NO_PAIR = "(no pair yet: see the help page)"
 
 
 class LoadTruePose(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
+        pairs = _pairs()
         return io.Schema(
             node_id="PoseTransferLoadTruePose",
             display_name="Load TruePose",
@@ -30,10 +34,11 @@ class LoadTruePose(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "checkpoint",
-                    options=[DEMO, *host.files_in(host.TRUEPOSE_FOLDER)],
-                    default=DEMO,
+                    options=pairs,
+                    default=pairs[0],
                     tooltip="A file in models/pose_transfer/truepose: this pack's own, or Leffa's "
-                    "pose transfer; or the demo that re-poses rendered mannequins only.",
+                    "pose transfer; or, where this copy of the pack has it, the demo that re-poses "
+                    "rendered mannequins only.",
                 )
             ],
             outputs=[
@@ -52,7 +57,7 @@ class LoadTruePose(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, checkpoint: str) -> bool | str:
         try:
-            _ = checkpoint == DEMO or host.file_in(host.TRUEPOSE_FOLDER, checkpoint)
+            _path(checkpoint)
         except PoseTransferError as error:
             return str(error)
         return True
@@ -60,21 +65,41 @@ class LoadTruePose(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, checkpoint: str) -> str:
         """A file that was replaced under the same name is read again."""
-        if checkpoint == DEMO:
-            return checkpoint
-        found = host.file_in(host.TRUEPOSE_FOLDER, checkpoint).stat()
+        found = _path(checkpoint).stat()
         return f"{checkpoint} {found.st_size} {found.st_mtime_ns}"
 
     @classmethod
     def execute(cls, checkpoint: str) -> io.NodeOutput:
         from . import truepose_loading as loading
 
-        pair = (
-            loading.load_demo_pair()
-            if checkpoint == DEMO
-            else loading.load(host.file_in(host.TRUEPOSE_FOLDER, checkpoint))
-        )
+        path = _path(checkpoint)
+        pair = loading.load_demo_pair(path) if checkpoint == DEMO else loading.load(path)
         return io.NodeOutput(pair.target, pair.source, pair.networks, pair.vae)
+
+
+def _pairs() -> list[str]:
+    """What can be chosen: the demo's pair if it is there, and files; never nothing."""
+    demo = [DEMO] if TRUEPOSE_WEIGHTS.is_file() else []
+    return [*demo, *host.files_in(host.TRUEPOSE_FOLDER)] or [NO_PAIR]
+
+
+def _path(checkpoint: str) -> Path:
+    """The file of a choice. CheckpointError says what to do where there is none."""
+    if checkpoint == DEMO:
+        if not TRUEPOSE_WEIGHTS.is_file():
+            raise CheckpointError(
+                f"This copy of the pack holds no demo pair ({TRUEPOSE_WEIGHTS}). Choose a file of "
+                "models/pose_transfer/truepose, or train the pair: "
+                "python -m pose_transfer.training.truepose"
+            )
+        return TRUEPOSE_WEIGHTS
+    if checkpoint == NO_PAIR:
+        searched = ", ".join(str(folder) for folder in host.model_folders(host.TRUEPOSE_FOLDER))
+        raise CheckpointError(
+            f"There is no TruePose pair in {searched}. Put Leffa's pose_transfer.pth or a pair of "
+            "your own there, press R to refresh the list, and choose it."
+        )
+    return host.file_in(host.TRUEPOSE_FOLDER, checkpoint)
 
 
 class ApplyTruePose(io.ComfyNode):

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).parent / "weights"
 BASE_WEIGHTS = WEIGHTS / "mannequin_base.safetensors"
 FPDM_WEIGHTS = WEIGHTS / "mannequin_fpdm.safetensors"
+TRUEPOSE_WEIGHTS = WEIGHTS / "mannequin_truepose.safetensors"
+"""Not in every copy of the pack."""
 
 FORMAT = "pose_transfer.mannequin"
 TOKEN_EMBEDDING = "text_model.embeddings.token_embedding.weight"

@@ -28,7 +28,24 @@ def check(leffa_path: str, demo_path: str) -> Report:
     torch.manual_seed(0)
     host.say = lambda _node_id, _text: None
     nodes.SourceFeaturesNode.hidden = type("Hidden", (), {"unique_id": None})()
-    return {**leffa(Path(leffa_path)), **demo(Path(demo_path))}
+    return {**offered(Path(demo_path)), **leffa(Path(leffa_path)), **demo(Path(demo_path))}
+
+
+def offered(demo_path: Path) -> Report:
+    """What the loader lists, with the demo's pair and without, with a file and without."""
+    node: Any = truepose_pair.LoadTruePose
+    report: Report = {}
+    for name, weights in {"with": demo_path, "without": demo_path.with_name("nowhere")}.items():
+        truepose_pair.TRUEPOSE_WEIGHTS = weights
+        report[f"{name} demo"] = node.define_schema().inputs[0].options
+        report[f"{name} demo said"] = node.validate_inputs(truepose_pair.DEMO)
+    report["no pair said"] = node.validate_inputs(truepose_pair.NO_PAIR)
+    (folder, *_) = host.model_folders(host.TRUEPOSE_FOLDER)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "mine.safetensors").touch()
+    schema = node.define_schema().inputs[0]
+    report["a file"] = [schema.options, schema.default, node.validate_inputs("mine.safetensors")]
+    return report
 
 
 def one_call(model: Any, positive: Any, negative: Any, x: Tensor) -> dict[int, Tensor]:

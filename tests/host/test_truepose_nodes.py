@@ -72,6 +72,13 @@ def test_trained_pairs_of_both_kinds_load_and_guide(
     save_file(leffa_tensors(), leffa)
     report = run_in_host("in_host_truepose_pairs.py", leffa_path=str(leffa), demo_path=str(demo))
 
+    assert report["with demo"] == ["mannequin demo (comes with the pack)"]
+    assert report["with demo said"] is True
+    assert report["without demo"] == ["(no pair yet: see the help page)"]
+    assert "holds no demo pair" in report["without demo said"]
+    assert "There is no TruePose pair in " in report["no pair said"]
+    assert report["a file"] == [["mine.safetensors"], "mine.safetensors", True]
+
     assert report["leffa loaded once"]
     assert report["leffa latent"] == [1, 4, 16, 16]
     assert report["leffa extra channels"] == [1, 8, 16, 16]
