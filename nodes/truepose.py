@@ -324,7 +324,15 @@ def _target_regions(parsing: Parsing | None, keypoints: Any) -> torch.Tensor | N
         return region_maps(parsing)
     if keypoints is None:
         return None
-    return torch.stack([_priors(pose) for pose in read_keypoints(keypoints)])
+    poses = read_keypoints(keypoints)
+    sizes = sorted({(pose.width, pose.height) for pose in poses})
+    if len(sizes) > 1:
+        told = ", ".join(f"{width}x{height}" for width, height in sizes)
+        raise PoseTransferError(
+            f"The frames of target_pose have canvases of different sizes ({told} px), expected "
+            "the result's for all. Bring the pictures to one size before Detect Pose."
+        )
+    return torch.stack([_priors(pose) for pose in poses])
 
 
 def _priors(pose: Pose) -> torch.Tensor:

@@ -11,9 +11,9 @@ MODEL share one softmax.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
+import comfy.model_management as mm
 import comfy.patcher_extension
 import torch
 from comfy.ldm.modules.attention import optimized_attention as host_attention
@@ -24,16 +24,11 @@ from torch import Tensor
 from ...pose_transfer.errors import PoseTransferError
 from ...pose_transfer.truepose import (
     attention_mass,
-    correspondence_logits,
-    fusion_attention,
     joined_attention,
-    kept_tokens,
-    pooled_regions,
-    region_shares,
-    source_gate,
+    masked_fusion_attention,
 )
-from ..attention_record import AttentionRecord
 from ..sockets import Block, SourceFeatures
+from .truepose_run import Guide, Run, Shape, for_batch
 from .truepose_source import OFF, LiveSourceNet
 from .unet_blocks import require_unet, transformer_blocks
 
@@ -45,31 +40,7 @@ _POSITIVE = 0
 # the blocks that decide what goes where, and the finer ones would cost more than the sampling.
 _RECORDED_TOKENS = 1024
 
-Shape = tuple[int, int]
 Attention = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Guide:
-    """One source's say in a MODEL's self-attention.
-
-    `weights` by region, `strength` multiplies them all; `target` (1 or B, R, H, W) are soft masks
-    of the picture to come, None where `beta` is 0; `blocks` are the sides of the UNet that take
-    part; from `sigma_start` down to `sigma_end`.
-    """
-
-    features: SourceFeatures
-    weights: Mapping[str, float]
-    strength: float
-    beta: float
-    target: Tensor | None
-    blocks: frozenset[str]
-    sigma_start: float
-    sigma_end: float
-    record: AttentionRecord | None = None
-
-    def acts_at(self, sigma: float) -> bool:
-        return self.sigma_end <= sigma <= self.sigma_start
 
 
 def guide_attention(model: ModelPatcher, guide: Guide) -> ModelPatcher:
@@ -115,31 +86,6 @@ def _require_same_net(model: ModelPatcher, features: SourceFeatures) -> None:
         )
 
 
-@dataclass
-class _Run:
-    """What is worth keeping while one picture is sampled: moved, chosen and pooled tokens."""
-
-    tokens: dict[tuple[int, Block], _Tokens] = field(default_factory=dict)
-    biases: dict[tuple[int, Shape, Shape], Tensor] = field(default_factory=dict)
-    live: dict[int, SourceFeatures] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, eq=False)
-class _Tokens:
-    """A source's tokens for one block that have any weight.
-
-    `hidden` and `empty` (B, K, C), `gate` (B, K) or None for ones, `regions` (B, K, R);
-    `shares` (B, K, R) of each region in a token's gate.
-    """
-
-    hidden: Tensor
-    empty: Tensor | None
-    gate: Tensor | None
-    regions: Tensor
-    shares: Tensor
-    shape: Shape
-
-
 class _Fusion:
     """The guides of one MODEL at work: three wrappers that share what one sampling run keeps."""
 
@@ -150,17 +96,17 @@ class _Fusion:
             for number, guide in enumerate(guides)
             if guide.features.live is not None
         }
-        self.run = _Run()
+        self.run = Run(self.guides)
 
     def around_sampling(self, executor: Any, *args: Any, **kwargs: Any) -> Tensor:
-        self.run = _Run()
+        self.run = Run(self.guides)
         for guide in self.guides:
             if guide.record is not None:
                 guide.record.clear()
         try:
             return executor(*args, **kwargs)
         finally:
-            self.run = _Run()
+            self.run = Run(self.guides)
             for net in self.live.values():
                 net.forget()
 
@@ -168,12 +114,14 @@ class _Fusion:
         self, executor: Any, model: Any, conds: Any, x: Tensor, sigma: Tensor, model_options: Any
     ) -> Any:
         """Lets live sources look at themselves at this step's noise first."""
+        trained = mm.in_training or torch.is_grad_enabled()
+        self.run.constant = not trained and not _has_hooks(conds)
         options = model_options.get("transformer_options", {})
         if not options.get(OFF):
             for number, net in self.live.items():
                 if self.guides[number].acts_at(float(sigma[0])):
-                    self._forget_tokens(number)
-                    self.run.live[number] = net.look(executor, model, x, sigma, model_options)
+                    seen = net.look(executor, model, x, sigma, model_options)
+                    self.run.look(number, seen)
         return executor(model, conds, x, sigma, model_options)
 
     def around_unet(
@@ -208,59 +156,12 @@ class _Fusion:
             numbers = [
                 n
                 for n in active
-                if name[0] in self.guides[n].blocks and name in self.features(n).hidden
+                if name[0] in self.guides[n].blocks and name in self.run.features(n).hidden
             ]
             if numbers:
                 previous = there.get(name, there.get(name[:2]))
                 out[name] = _BlockAttention(self, name, block.attn1, numbers, previous)
         return out
-
-    def features(self, number: int) -> SourceFeatures:
-        return self.run.live.get(number, self.guides[number].features)
-
-    def _forget_tokens(self, number: int) -> None:
-        self.run.tokens = {k: v for k, v in self.run.tokens.items() if k[0] != number}
-
-    def tokens(self, number: int, name: Block, like: Tensor) -> _Tokens:
-        key = (number, name)
-        if key not in self.run.tokens:
-            self.run.tokens[key] = self._choose(number, name, like)
-        return self.run.tokens[key]
-
-    def _choose(self, number: int, name: Block, like: Tensor) -> _Tokens:
-        guide, features = self.guides[number], self.features(number)
-        shape = features.shapes[name]
-        regions = pooled_regions(features.regions.to(like.device), *shape)
-        gate = guide.strength * source_gate(regions, guide.weights)
-        kept = kept_tokens(gate)
-        gate, empty = gate[:, kept], features.empty.get(name)
-        shares = region_shares(regions[:, kept], guide.weights)
-        return _Tokens(
-            hidden=features.hidden[name].to(like)[:, kept],
-            empty=None if empty is None else empty.to(like)[:, kept],
-            gate=None if bool((gate == 1).all()) else gate,
-            regions=regions[:, kept],
-            shares=shares,
-            shape=shape,
-        )
-
-    def bias(self, number: int, tokens: _Tokens, queries: Shape | None) -> Tensor | None:
-        """What is added to the logits of a source's tokens: (B, 1 or N_t, K), None for nothing.
-
-        `queries` are rows and columns of the picture's tokens, None where they are not a picture's
-        (another pack may cut it into tiles): then there is no correspondence to speak of.
-        """
-        guide = self.guides[number]
-        if guide.beta == 0 or guide.target is None or queries is None:
-            return None if tokens.gate is None else tokens.gate.log()[:, None]
-        key = (number, tokens.shape, queries)
-        if key not in self.run.biases:
-            target = pooled_regions(guide.target.to(tokens.regions.device), *queries)
-            bias = correspondence_logits(target, tokens.regions, guide.beta)
-            if tokens.gate is not None:
-                bias = bias + tokens.gate.log()[:, None]
-            self.run.biases[key] = bias.to(tokens.hidden.dtype)
-        return self.run.biases[key]
 
 
 class _BlockAttention:
@@ -310,7 +211,7 @@ class _BlockAttention:
         return torch.cat(parts)
 
     def _has_empty(self) -> bool:
-        return any(self.name in self.fusion.features(n).empty for n in self.numbers)
+        return any(self.name in self.fusion.run.features(n).empty for n in self.numbers)
 
     def _fused(
         self,
@@ -324,64 +225,42 @@ class _BlockAttention:
     ) -> Tensor:
         height, width = options["activations_shape"][-2:]
         queries = (height, width) if height * width == q.shape[1] else None
-        keys, values, biases, shares = [], [], [], []
+        numbers, keys, values = [], [], []
         for number in self.numbers:
-            tokens = self.fusion.tokens(number, self.name, q)
-            hidden = tokens.empty if empty else tokens.hidden
-            if hidden is None:
-                continue  # of several sources only a trained pair's has an empty one
-            keys.append(_for_batch(self.attention.to_k(hidden), len(q)))
-            values.append(_for_batch(self.attention.to_v(hidden), len(q)))
-            shares.append(_for_batch(tokens.shares, len(q)))
-            biases.append(self.fusion.bias(number, tokens, queries))
+            made = self.fusion.run.keys_and_values(number, self.name, self.attention, q, empty)
+            if made is not None:  # of several sources only a trained pair's has an empty one
+                numbers.append(number)
+                keys.append(for_batch(made[0], len(q)))
+                values.append(for_batch(made[1], len(q)))
         k_s, v_s = torch.cat(keys, 1), torch.cat(values, 1)
-        bias = _joined_bias(biases, [x.shape[1] for x in keys], q)
         if not empty:
-            self._record(q, k, k_s, bias, torch.cat(shares, 1), heads, queries)
+            self._record(q, k, k_s, numbers, heads, queries)
         if other is not None:
+            bias = self.fusion.run.bias(numbers, self.name, queries, q)
             return joined_attention(other, q, k, k_s, v_s, None, bias, heads)
-        return fusion_attention(q, k, v, k_s, v_s, None, bias, heads)
+        mask = self.fusion.run.mask(numbers, self.name, queries, q, k.shape[1])
+        return masked_fusion_attention(q, k, v, k_s, v_s, mask, heads)
 
     def _record(
         self,
         q: Tensor,
         k: Tensor,
         k_s: Tensor,
-        bias: Tensor | None,
-        shares: Tensor,
+        numbers: Sequence[int],
         heads: int,
         queries: Shape | None,
     ) -> None:
         records = {self.fusion.guides[n].record for n in self.numbers} - {None}
         if records and queries is not None and q.shape[1] <= _RECORDED_TOKENS:
+            tokens = [self.fusion.run.tokens(number, self.name, q) for number in numbers]
+            shares = torch.cat([for_batch(own.shares, len(q)) for own in tokens], 1)
+            bias = self.fusion.run.bias(numbers, self.name, queries, q)
             mass = attention_mass(q, k, k_s, None, bias, shares, heads)
             for record in records:
                 if record is not None:
                     record.add(mass, queries)
 
 
-def _for_batch(x: Tensor, batch: int) -> Tensor:
-    """One source for all pictures, or one for each: (1 or B, ...) -> (batch, ...)."""
-    if x.shape[0] == 1:
-        return x.expand(batch, *x.shape[1:])
-    if x.shape[0] != batch:
-        raise PoseTransferError(
-            f"The source features are of {x.shape[0]} pictures, but {batch} are sampled. Use one "
-            "source picture, or as many as the latent has."
-        )
-    return x
-
-
-def _joined_bias(
-    biases: Sequence[Tensor | None], counts: Sequence[int], q: Tensor
-) -> Tensor | None:
-    """The biases of several sources side by side: (B or 1, 1 or N_t, all K), None for nothing."""
-    if all(bias is None for bias in biases):
-        return None
-    given = [
-        q.new_zeros(1, 1, count) if bias is None else bias.to(q)
-        for bias, count in zip(biases, counts, strict=True)
-    ]
-    batch = max(bias.shape[0] for bias in given)
-    rows = max(bias.shape[1] for bias in given)
-    return torch.cat([bias.expand(batch, rows, -1) for bias in given], dim=-1)
+def _has_hooks(conds: Any) -> bool:
+    """Whether the host may schedule weights: another LoRA strength in another step, or part."""
+    return any(cond.get("hooks") is not None for group in conds for cond in group or ())

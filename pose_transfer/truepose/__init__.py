@@ -11,8 +11,10 @@ from .fusion import (
     attention_mass,
     correspondence_logits,
     fusion_attention,
+    fusion_mask,
     joined_attention,
     kept_tokens,
+    masked_fusion_attention,
 )
 from .priors import limb_priors
 from .regions import (
@@ -32,9 +34,11 @@ __all__ = [
     "attention_mass",
     "correspondence_logits",
     "fusion_attention",
+    "fusion_mask",
     "joined_attention",
     "kept_tokens",
     "limb_priors",
+    "masked_fusion_attention",
     "pooled_attention",
     "pooled_regions",
     "region_context_bias",

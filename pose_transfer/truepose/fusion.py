@@ -40,10 +40,22 @@ def fusion_attention(
     not negative, None for ones; `correspondence` (B, N_t, N_s) or (1, N_t, N_s) is added to the
     logits, None for none. What is added to logits is one row, or one matrix, that all heads share.
     """
-    bias = source_bias(source_gate, correspondence)
-    mask = None
-    if bias is not None:
-        mask = F.pad(bias.to(q.dtype), (k_t.shape[1], 0))[:, None]  # (B, 1, 1 or N_t, N_k + N_s)
+    mask = fusion_mask(source_bias(source_gate, correspondence), k_t.shape[1], q.dtype)
+    return masked_fusion_attention(q, k_t, v_t, k_s, v_s, mask, heads)
+
+
+def fusion_mask(bias: Tensor | None, own: int, dtype: torch.dtype) -> Tensor | None:
+    """What is added to all logits, (B, 1, 1 or N_t, own + N_s): zero for the target's own keys.
+
+    `bias` as `source_bias` gives it. The same for all blocks of one size: worth keeping.
+    """
+    return None if bias is None else F.pad(bias.to(dtype), (own, 0))[:, None]
+
+
+def masked_fusion_attention(
+    q: Tensor, k_t: Tensor, v_t: Tensor, k_s: Tensor, v_s: Tensor, mask: Tensor | None, heads: int
+) -> Tensor:
+    """`fusion_attention` with its mask already made by `fusion_mask`."""
     out = F.scaled_dot_product_attention(
         _heads(q, heads),
         _heads(torch.cat([k_t, k_s], dim=1), heads),

@@ -65,6 +65,36 @@ def test_a_guided_step_is_the_library_s(
     assert report["passed on"]
 
 
+def test_the_guide_on_stable_diffusion_s_unets_and_behind_the_vcm(
+    run_in_host: Callable[..., dict[str, Any]],
+) -> None:
+    report = run_in_host("in_host_truepose_kinds.py")
+
+    for kind, blocks in {"sd15": 4, "sd21": 4, "sdxl": 8}.items():
+        of_kind = report[kind]
+        assert of_kind["blocks"] == blocks, kind
+        assert of_kind["guided"] < CLOSE < 10 * CLOSE < of_kind["effect"], kind
+        assert of_kind["unconditional"] < CLOSE and of_kind["switched off"] < CLOSE, kind
+        assert of_kind["original model"] == 0, kind
+
+    assert report["plain calls"] == 3
+    assert report["clean calls"] == 4, "a clean source is projected once for all steps"
+    assert report["live calls"] == 9, "its look, itself, and the picture, in each step"
+    assert report["scheduled calls"] == report["trained calls"] == 6
+    assert report["clean steady"] == report["scheduled steady"] == 0
+    assert report["two sources steady"] == 0
+    assert report["scheduled late"] < CLOSE < 10 * CLOSE < report["scheduled early"]
+
+    assert report["one target"] == report["two targets"] == "fine"
+    assert "is of 3 pictures, but 2 are sampled" in report["three targets"]
+    assert "is of 2 pictures, but 1 are sampled" in report["more targets than pictures"]
+    assert "64x48, 64x64 px" in report["canvases"]
+
+    assert report["vcm, by hand"] < CLOSE and report["vcm, either order"] < CLOSE
+    assert report["vcm, guide matters"] > 10 * CLOSE < report["vcm, vcm matters"]
+    assert report["vcm, unconditional"] < CLOSE and report["vcm, switched off"] < CLOSE
+
+
 def test_trained_pairs_of_both_kinds_load_and_guide(
     run_in_host: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
