@@ -2,8 +2,8 @@
 """How much of a garment's pattern a picture kept, without a trained judge.
 
 SSIM is a product of a luminance and a contrast-structure term. The second one alone, on windows
-large enough to hold about one period of a pattern, says whether the same light-and-dark and the
-same change of hue lie in the same place with the same strength:
+large enough to hold half a period of a pattern or more, says whether the same light-and-dark and
+the same change of hue lie in the same place with the same strength:
 
     cs = (2 cov(g, t) + C) / (var(g) + var(t) + C),    cov, var summed over R, G, B.
 
@@ -14,8 +14,9 @@ same change of hue lie in the same place with the same strength:
   of an autoencoder on plain cloth (3 to 4 levels) costs under a tenth, while the weakest
   contrast of two colours in the mannequin world has fourteen times its variance.
 * The generated figure may sit a pixel or two beside the true one. The garment may therefore be
-  shifted as a whole by up to 4 pixels (of a 256-pixel-high picture), a quarter of the shortest
-  period in the mannequin world; larger shifts would let an unrelated pattern fall into place.
+  shifted as a whole by up to 4 pixels (of a 256-pixel-high picture), less than a quarter of the
+  shortest period in the mannequin world; larger shifts would let an unrelated pattern fall into
+  place.
 
 Statistics are taken inside the garment only, by normalised convolution, so the outline of the
 garment is no pattern. Chance is not exactly 0: the benchmark reports the score of another person

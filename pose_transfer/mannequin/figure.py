@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .head import HEAD_HEIGHT, Head
-from .identity import RGB, Garment, Identity
+from .head import HEAD_HEIGHT, HEAD_LANE, Head
+from .identity import Garment, Identity
+from .limbs import Bone, limb_axes, paint_bones, paint_limb
 from .patterns import logo_mix, pattern_mix
 from .posing import CAMERA_PITCH, BodyPose, Vector, add, normalise, pose_skeleton
-from .raster import Canvas, Frame, Paint, Profile, Surface, limb_axes, paint_limb, paint_tube
+from .raster import Canvas, Frame, Paint, Profile, Surface, coloured, paint_tube, unit
 
 LABELS = ("background", "hair", "face", "upper", "lower", "arms", "legs", "shoes")
 _UPPER, _LOWER, _ARMS, _LEGS, _SHOES = 3, 4, 5, 6, 7
@@ -24,28 +25,27 @@ _TALL = 0.985
 """Standing height in body heights, from the top of the hair to the ground."""
 _TORSO_RATIO = 0.62
 _DOWN: Vector = (0.0, 1.0, 0.0)
-
-
-def _coloured(colour: RGB) -> np.ndarray:
-    return np.array(colour, np.float32)[:, None, None]
+_ARM_LANE, _LEG_LANE = 0.3, 0.15
 
 
 def cloth(garment: Garment, girth: float, length: float, pixel: float, start: float) -> Paint:
     """Paint for a part of `garment`; `start` is where the part begins, body heights."""
-    first, second = _coloured(garment.colour), _coloured(garment.second_colour)
+    has_logo = garment.pattern == "logo" and start < 0.01 and girth > 0.5
+    if garment.pattern == "plain" or (garment.pattern == "logo" and not has_logo):
+        return garment.colour
+    first, second = coloured(garment.colour), coloured(garment.second_colour)
 
-    def paint(surface: Surface) -> np.ndarray | RGB:
+    def paint(surface: Surface) -> np.ndarray:
         along = surface.along + np.float32(start)
-        mix = pattern_mix(garment, along, surface.around, girth, length, pixel)
-        if mix is None and garment.pattern == "logo" and start < 0.01 and girth > 0.5:
+        if has_logo:
             mix = logo_mix(garment, along, surface.around, girth, pixel)
-        return garment.colour if mix is None else first + (second - first) * mix
+        else:
+            mix = pattern_mix(garment, along, surface.around, girth, length, pixel)
+        colour = (second - first) * mix
+        colour += first
+        return colour
 
     return paint
-
-
-def skin(identity: Identity) -> Paint:
-    return lambda surface: identity.skin
 
 
 class Figure:
@@ -122,7 +122,7 @@ class Figure:
         box = canvas.box(x - wide, y - high, x + wide, y + high, 2.0)
         if box is not None:
             px, py = canvas.pixels(box, x, y)
-            falloff = np.clip(1.0 - (px / wide) * (px / wide) - (py / high) * (py / high), 0.0, 1.0)
+            falloff = unit(1.0 - (px / wide) * (px / wide) - (py / high) * (py / high))
             canvas.rgb[:, box[0], box[1]] *= 1.0 - 0.09 * falloff
 
     def _limb(
@@ -140,17 +140,27 @@ class Figure:
         contact: bool = True,
     ) -> None:
         """A limb between two joints; radii in body heights, `upto` a share of its length."""
-        joints = self.skeleton.joints
-        axis = normalise(add(joints[names[1]], joints[names[0]], -1.0))
-        left, front = limb_axes(axis, self.skeleton.down, self.skeleton.front)
+        # What has one colour looks the same from all sides.
+        turned = canvas.coordinates is not None or not isinstance(paint, tuple)
+        frame = self._limb_frame(names) if turned else Frame()
         start, end = self.points[names[0]], self.points[names[1]]
         stop = add(start, add(end, start, -1.0), upto)
         first, last = canonical
-        paint_limb(
-            canvas, start, stop, (radii[0] * self.scale, radii[1] * self.scale), self.scale, paint,
-            label, Frame.of(axis, left, front), (along[0], along[0] + (along[1] - along[0]) * upto),
-            bulge, butt, (first, add(first, add(last, first, -1.0), upto)), contact,
+        bone = Bone(
+            start, stop, (radii[0] * self.scale, radii[1] * self.scale),
+            (first, add(first, add(last, first, -1.0), upto)),
         )  # fmt: skip
+        paint_limb(
+            canvas, bone, self.scale, paint, label,
+            _ARM_LANE if names[1].endswith(("elbow", "wrist")) else _LEG_LANE, frame,
+            (along[0], along[0] + (along[1] - along[0]) * upto), bulge, butt, contact,
+        )  # fmt: skip
+
+    def _limb_frame(self, names: tuple[str, str]) -> Frame:
+        joints = self.skeleton.joints
+        axis = normalise(add(joints[names[1]], joints[names[0]], -1.0))
+        left, front = limb_axes(axis, self.skeleton.down, self.skeleton.front)
+        return Frame.of(axis, left, front)
 
     def _paint_arm(self, canvas: Canvas, side: str) -> None:
         identity = self.identity
@@ -158,7 +168,7 @@ class Figure:
         sign = 1.0 if side == "left" else -1.0
         shoulder, elbow, wrist = f"{side}_shoulder", f"{side}_elbow", f"{side}_wrist"
         rest = [(sign * x, y, 0.0) for x, y in ((0.125, -0.29), (0.19, -0.145), (0.24, -0.012))]
-        bare, garment = skin(identity), identity.upper
+        bare, garment = identity.skin, identity.upper
         upper, lower, hand = 0.036 * bulk, 0.03 * bulk, 0.021
         self._limb(canvas, (shoulder, elbow), (upper, lower), bare, _ARMS, (rest[0], rest[1]))
         self._paint_hand(canvas, side, rest[2])
@@ -201,23 +211,22 @@ class Figure:
         # The thumb points forward and a little inward; the palm is widest from thumb to little
         # finger, so fingers fan out along that line.
         spread = normalise(add(front, left, -0.35 * sign))
-        paint = skin(self.identity)
         canonical = (rest, add(rest, (sign * 0.02, 0.06, 0.0)))
         palm_end = add(wrist, axis, 0.034)
 
-        def bone(start: Vector, end: Vector, first: float, last: float) -> None:
-            paint_limb(
-                canvas, self._to_canvas(start), self._to_canvas(end),
-                (first * self.scale, last * self.scale), self.scale, paint, _ARMS,
-                canonical=canonical, contact=False,
-            )  # fmt: skip
+        def bone(start: Vector, end: Vector, first: float, last: float) -> Bone:
+            radii = first * self.scale, last * self.scale
+            return Bone(self._to_canvas(start), self._to_canvas(end), radii, canonical)
 
         thumb = add(wrist, axis, 0.012)
-        bone(thumb, add(add(thumb, axis, 0.03), spread, 0.028), 0.0095, 0.0068)
+        bones = [bone(thumb, add(add(thumb, axis, 0.03), spread, 0.028), 0.0095, 0.0068)]
         for place, length in ((0.014, 0.034), (0.005, 0.038), (-0.005, 0.035), (-0.014, 0.028)):
             base = add(palm_end, spread, place)
-            bone(base, add(add(base, axis, length), spread, place * 0.35), 0.0072, 0.0058)
-        bone(add(wrist, axis, 0.004), palm_end, 0.0195, 0.0205)
+            tip = add(add(base, axis, length), spread, place * 0.35)
+            bones.append(bone(base, tip, 0.0072, 0.0058))
+        bones.append(bone(add(wrist, axis, 0.004), palm_end, 0.0195, 0.0205))
+        colours = [self.identity.skin] * len(bones)
+        paint_bones(canvas, bones, self.scale, colours, _ARMS, _ARM_LANE, contact=False)
 
     def _paint_leg(self, canvas: Canvas, side: str) -> None:
         identity = self.identity
@@ -225,7 +234,7 @@ class Figure:
         sign = 1.0 if side == "left" else -1.0
         hip, knee, ankle = f"{side}_hip", f"{side}_knee", f"{side}_ankle"
         rest = [(sign * x, y, 0.0) for x, y in ((0.062, 0.02), (0.075, 0.24), (0.085, 0.445))]
-        bare, garment = skin(identity), identity.lower
+        bare, garment = identity.skin, identity.lower
         thigh, calf, thin = 0.055 * bulk, 0.042 * bulk, 0.025 * bulk
         self._limb(canvas, (hip, knee), (thigh, calf), bare, _LEGS, (rest[0], rest[1]))
         self._limb(
@@ -266,17 +275,17 @@ class Figure:
         canonical = (rest, add(rest, (0.0, 0.02, 0.09)))
         drop = 0.012 * self.scale
 
-        def bone(a: Vector, b: Vector, first: float, last: float, rgb: RGB) -> None:
-            paint_limb(
-                canvas, a, b, (first * self.scale, last * self.scale), self.scale,
-                lambda surface: rgb, _SHOES, canonical=canonical,
-            )  # fmt: skip
+        def bone(start: Vector, end: Vector, first: float, last: float) -> Bone:
+            return Bone(start, end, (first * self.scale, last * self.scale), canonical)
 
         low_heel, low_toe = (heel[0], heel[1] + drop, heel[2]), (toe[0], toe[1] + drop, toe[2])
-        bone(low_heel, low_toe, 0.0245, 0.0245, sole)
-        bone(heel, toe, 0.026, 0.0245, colour)
         middle = add(ankle, add(toe, ankle, -1.0), 0.3)
-        bone(ankle, middle, 0.0275, 0.026, colour)
+        bones = [
+            bone(low_heel, low_toe, 0.0245, 0.0245),
+            bone(heel, toe, 0.026, 0.0245),
+            bone(ankle, middle, 0.0275, 0.026),
+        ]
+        paint_bones(canvas, bones, self.scale, (sole, colour, colour), _SHOES, _LEG_LANE)
 
     def _paint_trunk(self, canvas: Canvas) -> None:
         identity = self.identity
@@ -347,12 +356,11 @@ class Figure:
         joints, front = self.skeleton.joints, self.skeleton.front
         deep = 0.03 if self.identity.upper.kind == "vest" else 0.012
         base = add(add(joints["neck"], self.skeleton.down, deep), front, 0.02)
-        canonical = ((0.0, -0.33, 0.0), (0.0, -0.43, 0.0))
-        paint_limb(
-            canvas, self._to_canvas(base), self.points["head"],
-            (0.036 * self.scale, 0.032 * self.scale), self.scale, skin(self.identity), _ARMS,
-            canonical=canonical,
+        bone = Bone(
+            self._to_canvas(base), self.points["head"], (0.036 * self.scale, 0.032 * self.scale),
+            ((0.0, -0.33, 0.0), (0.0, -0.43, 0.0)),
         )  # fmt: skip
+        paint_limb(canvas, bone, self.scale, self.identity.skin, _ARMS, HEAD_LANE)
 
     def _paint_head(self, canvas: Canvas) -> None:
         self.head.paint_skull(canvas)

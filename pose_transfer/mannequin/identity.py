@@ -8,6 +8,7 @@ machine and NumPy version.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -154,24 +155,20 @@ def _distance(first: RGB, second: RGB) -> int:
     return sum(abs(a - b) for a, b in zip(first, second, strict=True))
 
 
-def _contrasting(dice: Dice, colour: RGB, background: RGB, minimum: int = 230) -> str:
-    names = [
+@cache
+def _apart(*limits: tuple[RGB, int]) -> tuple[str, ...]:
+    """Palette names whose colours are at least so far from every given colour."""
+    return tuple(
         name
         for name, value in PALETTE.items()
-        if _distance(value, colour) >= minimum and _distance(value, background) >= 60
-    ]
-    return dice.choose(names)
+        if all(_distance(value, colour) >= least for colour, least in limits)
+    )
 
 
 def _garment(dice: Dice, kind: str, weights: tuple[float, ...], taken: RGB, ground: RGB) -> Garment:
     pattern = dice.choose(PATTERNS, weights)
-    names = [
-        name
-        for name, value in PALETTE.items()
-        if _distance(value, taken) >= 110 and _distance(value, ground) >= 90
-    ]
-    name = dice.choose(names)
-    second = _contrasting(dice, PALETTE[name], ground)
+    name = dice.choose(_apart((taken, 110), (ground, 90)))
+    second = dice.choose(_apart((PALETTE[name], 230), (ground, 60)))
     return Garment(
         kind=kind,
         pattern=pattern,
@@ -179,7 +176,7 @@ def _garment(dice: Dice, kind: str, weights: tuple[float, ...], taken: RGB, grou
         second_colour=PALETTE[second],
         colour_name=name,
         second_colour_name=second,
-        period=dice.uniform(0.088, 0.118),
+        period=dice.uniform(0.112, 0.142),
         phase=dice.uniform(0.0, 1.0),
         direction=dice.choose(("across", "along")),
         logo=dice.choose(LOGOS),
@@ -213,7 +210,7 @@ def sample_identity(seed: int) -> Identity:
     upper = _garment(dice, kind, (0.18, 0.24, 0.18, 0.17, 0.13, 0.10), skin, background)
     kind = dice.choose(LOWER_KINDS, (4, 3, 4) if woman else (5, 4, 0))
     lower = _garment(dice, kind, (0.36, 0.2, 0.16, 0.14, 0.14, 0.0), upper.colour, background)
-    shoes = dice.choose([n for n, c in PALETTE.items() if _distance(c, background) >= 120])
+    shoes = dice.choose(_apart((background, 120)))
     return Identity(
         seed=seed,
         gender=gender,

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from .identity import Garment
+from .raster import unit
 
 LOGO_RADIUS = 0.058
 LOGO_PLACE = 0.135
@@ -25,7 +26,7 @@ def _band(x: np.ndarray, softness: float) -> np.ndarray:
     """1 in the first half of each unit period of `x`, 0 in the second, with soft edges."""
     # Signed distance to the nearest edge of the band: a triangle wave of amplitude 1/4.
     to_edge = np.abs(_fraction(x + 0.25) - 0.5) - 0.25
-    return np.clip(0.5 - to_edge / softness, 0.0, 1.0)
+    return unit(0.5 - to_edge / softness)
 
 
 def pattern_mix(
@@ -35,17 +36,16 @@ def pattern_mix(
     girth: float,
     length: float,
     pixel: float,
-) -> np.ndarray | None:
-    """Weight of the second colour, 0 to 1, or None where the part has one colour.
+) -> np.ndarray:
+    """Weight of the second colour, 0 to 1; the garment is neither plain nor has it a logo.
 
     `girth` is the part's circumference, `length` the length over which a gradient runs and
     `pixel` the size of a pixel, all in body heights.
     """
-    if garment.pattern in ("plain", "logo"):
-        return None
     if garment.pattern == "gradient":
-        return np.clip(along / length, 0.0, 1.0)
-    turns = max(2.0, float(round(girth / garment.period)))
+        return unit(along / length)
+    # An even number, so that the back repeats the front: one picture then tells all of a garment.
+    turns = 2.0 * max(1.0, float(round(0.5 * girth / garment.period)))
     rows = along / garment.period + garment.phase
     columns = around * turns + garment.phase
     soft = 1.2 * pixel / garment.period
@@ -61,7 +61,7 @@ def pattern_mix(
     dy = _fraction(rows) - 0.5
     dx = _fraction(columns + shift) - 0.5
     distance = np.sqrt(dx * dx + dy * dy)
-    return np.clip(0.5 + (0.32 - distance) / soft, 0.0, 1.0)
+    return unit(0.5 + (0.32 - distance) / soft)
 
 
 def logo_mix(
@@ -86,4 +86,4 @@ def logo_mix(
         inside = np.maximum(np.minimum(0.34 - ax, 0.95 - ay), np.minimum(0.34 - ay, 0.95 - ax))
     else:
         inside = np.minimum(0.7 - y, 0.62 + 0.5 * y - ax * 0.9)
-    return np.clip(0.5 + inside * (LOGO_RADIUS / (1.2 * pixel)), 0.0, 1.0)
+    return unit(0.5 + inside * (LOGO_RADIUS / (1.2 * pixel)))

@@ -9,6 +9,7 @@ trigonometric calls are scalars, rounded before use.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,16 +17,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from .identity import RGB
-from .posing import Vector, add, cross, dot, normalise
+from .posing import Vector, cross, dot, normalise
+
+
+def number(value: float) -> np.ndarray:
+    """A float32 as an array without axes, which array operations take faster than a float."""
+    return np.array(value, np.float32)
+
 
 _STEPS = 1024
 _SINES = [i / (_STEPS / 2) - 1.0 for i in range(_STEPS + 1)]
 _ASIN = np.array([round(math.asin(s) / (2 * math.pi), 7) for s in _SINES], np.float32)
 _COSINE = np.array([round(math.sqrt(1.0 - s * s), 7) for s in _SINES], np.float32)
 _SINE = np.array(_SINES, np.float32)
-_LIGHT = (-0.36, -0.48, 0.80)
-_AMBIENT, _DIFFUSE = 0.64, 0.40
-_CONTACT_PIXELS, _CONTACT_SHADE = 3.5, 0.16
+_ROWS = np.arange(_STEPS + 1)
+_ZERO, _HALF, ONE, _WHITE = number(0.0), number(0.5), number(1.0), number(255.0)
+_INDEX_SCALE, _INDEX_START = number(_STEPS / 2), number(_STEPS / 2 + 0.5)
+_LAST_INDEX = number(_STEPS)
+_LIGHT = (number(-0.36), number(-0.48), number(0.80))
+_AMBIENT, _DIFFUSE = number(0.64), number(0.40)
+_RIM_SLOPE, _RIM_SHADE, _RIM_GAIN = number(2.2), number(0.82), number(0.18)
+_CONTACT_PIXELS, _CONTACT_SLOPE, _CONTACT_SHADE = number(3.5), number(0.5 / 3.5), number(-0.16)
+_TUBE_ROUNDNESS = 0.055
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """Clip to 0..1, in place."""
+    return x.clip(_ZERO, ONE, x)
 
 
 @dataclass(frozen=True)
@@ -40,24 +58,37 @@ class Surface:
     around: np.ndarray
 
 
-Paint = Callable[[Surface], "np.ndarray | RGB"]
-"""Colours a surface: (3, h, w) in 0..255, or one colour."""
+Box = tuple[slice, slice]
+"""Rows and columns of the canvas."""
+
+Paint = Callable[[Surface], np.ndarray] | RGB
+"""One colour, or what colours a surface: (3, h, w) in 0..255."""
+
+
+@functools.cache
+def coloured(colour: RGB) -> np.ndarray:
+    """(3, 1, 1) float32, to be left as it is."""
+    return np.array(colour, np.float32)[:, None, None]
 
 
 class Canvas:
-    """An image under construction: planar RGB, labels and, on request, body coordinates."""
+    """An image under construction: planar RGB, labels and, on request, places on the body.
+
+    `coordinates` are planes of x, y and z on the reference body, then of lane, down, u and v (see
+    `cloth_place`).
+    """
 
     def __init__(self, height: int, width: int, background: RGB, with_coordinates: bool) -> None:
         self.rgb = np.empty((3, height, width), np.float32)
-        self.rgb[:] = np.array(background, np.float32)[:, None, None]
+        self.rgb[:] = coloured(background)
         self.labels = np.zeros((height, width), np.uint8)
-        self.coordinates = np.zeros((3, height, width), np.float32) if with_coordinates else None
+        self.coordinates = np.zeros((7, height, width), np.float32) if with_coordinates else None
         self._xs = np.arange(width, dtype=np.float32) + np.float32(0.5)
         self._ys = (np.arange(height, dtype=np.float32) + np.float32(0.5))[:, None]
 
     def box(
         self, left: float, top: float, right: float, bottom: float, margin: float = 4.0
-    ) -> tuple[slice, slice] | None:
+    ) -> Box | None:
         """The pixels of a rectangle and a margin, or None where it lies outside."""
         height, width = self.labels.shape
         x0, x1 = max(0, int(left - margin)), min(width, int(right + margin) + 1)
@@ -66,13 +97,16 @@ class Canvas:
             return None
         return slice(y0, y1), slice(x0, x1)
 
-    def pixels(self, box: tuple[slice, slice], x: float, y: float) -> tuple[np.ndarray, np.ndarray]:
-        """Pixel centres of `box` relative to (x, y)."""
-        return self._xs[box[1]] - np.float32(x), self._ys[box[0]] - np.float32(y)
+    def pixels(
+        self, box: Box, x: float | np.ndarray, y: float | np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pixel centres of `box` relative to (x, y), which may be several, (n, 1, 1)."""
+        x, y = np.asarray(x, np.float32), np.asarray(y, np.float32)
+        return self._xs[box[1]] - x, self._ys[box[0]] - y
 
     def paint(
         self,
-        box: tuple[slice, slice],
+        box: Box,
         distance: np.ndarray,
         colour: np.ndarray | RGB,
         shade: np.ndarray,
@@ -82,57 +116,105 @@ class Canvas:
     ) -> None:
         """Blend a part whose outline is `distance` (pixels, negative inside) over the canvas."""
         region = self.rgb[:, box[0], box[1]]
+        labels = self.labels[box]
+        under = region
         if contact:
-            reach = unit((_CONTACT_PIXELS - distance) * (0.5 / _CONTACT_PIXELS))
-            reach *= self.labels[box] != 0
-            reach *= -_CONTACT_SHADE
-            reach += 1.0
-            region *= reach
-        coverage = unit(0.5 - distance)
+            reach = _CONTACT_PIXELS - distance
+            reach *= _CONTACT_SLOPE
+            unit(reach)
+            reach *= labels.astype(bool).astype(np.float32)
+            reach *= _CONTACT_SHADE
+            reach += ONE
+            under = region * reach
+        coverage = unit(_HALF - distance)
         if isinstance(colour, tuple):
-            colour = np.array(colour, np.float32)[:, None, None]
+            colour = coloured(colour)
         painted = colour * shade
-        painted -= region
+        painted -= under
         painted *= coverage
-        region += painted
-        inside = coverage >= 0.5
-        self.labels[box][inside] = label
+        np.add(under, painted, out=region)
+        inside = coverage >= _HALF
+        labels[inside] = label
         if self.coordinates is not None and coordinates is not None:
             for plane, value in zip(self.coordinates, coordinates, strict=True):
                 np.copyto(plane[box], value, where=inside)
 
     def image(self) -> np.ndarray:
         """The picture as (H, W, 3) uint8."""
-        rounded = np.clip(self.rgb + 0.5, 0.0, 255.0).astype(np.uint8)
-        return np.ascontiguousarray(rounded.transpose(1, 2, 0))
+        rounded = self.rgb + _HALF
+        rounded.clip(_ZERO, _WHITE, rounded)
+        return np.stack(tuple(rounded.astype(np.uint8)), axis=-1)
 
 
 def shading(nx: np.ndarray, ny: np.ndarray, nz: np.ndarray) -> np.ndarray:
     """Lambert's law with a soft ambient term and darker rims."""
-    diffuse = nx * _LIGHT[0] + ny * _LIGHT[1] + nz * _LIGHT[2]
-    np.maximum(diffuse, 0.0, out=diffuse)
-    rim = np.minimum(nz * 2.2, 1.0)
-    return (_AMBIENT + _DIFFUSE * diffuse) * (0.82 + 0.18 * rim)
+    diffuse = nx * _LIGHT[0]
+    diffuse += ny * _LIGHT[1]
+    diffuse += nz * _LIGHT[2]
+    return _lit(diffuse, _rim(nz))
 
 
-def unit(x: np.ndarray) -> np.ndarray:
-    """Clip to 0..1, in place."""
-    np.maximum(x, 0.0, out=x)
-    return np.minimum(x, 1.0, out=x)
+def _rim(nz: np.ndarray) -> np.ndarray:
+    return _RIM_SHADE + _RIM_GAIN * unit(nz * _RIM_SLOPE)
 
 
-def _sine_index(sine: np.ndarray) -> np.ndarray:
-    """Rows of the tables over -1..1; what lies outside is clipped."""
-    scaled = sine * (_STEPS / 2)
-    scaled += _STEPS / 2 + 0.5
-    np.maximum(scaled, 0.0, out=scaled)
-    np.minimum(scaled, float(_STEPS), out=scaled)
-    return scaled.astype(np.int32)
+def _lit(diffuse: np.ndarray, rim: np.ndarray) -> np.ndarray:
+    """Shade from the cosine to the light, which it overwrites, and the darkness of rims."""
+    np.maximum(diffuse, _ZERO, out=diffuse)
+    diffuse *= _DIFFUSE
+    diffuse += _AMBIENT
+    diffuse *= rim
+    return diffuse
 
 
-def _tube_shading(ux: float, uy: float) -> np.ndarray:
-    """Shade of a cylinder along (ux, uy), by row of the tables."""
-    return shading(_SINE * np.float32(uy), _SINE * np.float32(-ux), _COSINE)
+_COSINE_LIT = _COSINE * _LIGHT[2]
+_COSINE_RIM = _rim(_COSINE)
+
+
+def cloth_place(
+    lane: float,
+    down: np.ndarray | float,
+    roundness: float,
+    sine: np.ndarray,
+    cosine: np.ndarray,
+) -> tuple[np.ndarray | float, ...]:
+    """(lane, down, u, v): a place on a part, the same for places that look the same.
+
+    Clothes repeat after half a turn about a part, and left limbs look like right ones. So `lane`
+    tells kinds of parts apart, `down` is the place along the reference body, and (u, v) goes twice
+    around a circle of radius `roundness` while the angle, given by `sine` and `cosine`, goes around
+    the part once. All in body heights.
+    """
+    return (
+        lane,
+        down,
+        (cosine * cosine - sine * sine) * np.float32(roundness),
+        (sine * cosine) * np.float32(2.0 * roundness),
+    )
+
+
+def sine_index(sine: np.ndarray) -> np.ndarray:
+    """Rows of the tables over -1..1, overwriting `sine`; what lies outside is clipped."""
+    sine *= _INDEX_SCALE
+    sine += _INDEX_START
+    return sine.clip(_ZERO, _LAST_INDEX, sine).astype(np.intp)
+
+
+def tube_shading(index: np.ndarray, ux: np.ndarray, uy: np.ndarray) -> np.ndarray:
+    """Shade of cylinders along (ux, uy) at rows of the tables."""
+    sine = _SINE.take(index)
+    diffuse = sine * uy
+    diffuse *= _LIGHT[0]
+    sine *= -ux
+    sine *= _LIGHT[1]
+    diffuse += sine
+    diffuse += _COSINE_LIT.take(index)
+    return _lit(diffuse, _COSINE_RIM.take(index))
+
+
+def tube_shading_table(ux: np.ndarray, uy: np.ndarray) -> np.ndarray:
+    """`tube_shading` at every row: less work where a part has more pixels than rows."""
+    return tube_shading(_ROWS, ux, uy)
 
 
 @dataclass(frozen=True)
@@ -142,8 +224,8 @@ class Frame:
     `ratio` is depth over width of its cross-section.
     """
 
-    stretch: float
-    offset: float
+    stretch: float = 1.0
+    offset: float = 0.0
 
     @classmethod
     def of(cls, axis: Vector, left: Vector, front: Vector, ratio: float = 1.0) -> Frame:
@@ -163,99 +245,22 @@ class Frame:
             round(math.atan2(ahead, lateral) / (2 * math.pi), 6),
         )
 
+    def turn(self, index: np.ndarray) -> np.ndarray:
+        """Angle from the front in turns, for rows of the tables."""
+        return _ASIN.take(index) - number(self.offset)
+
     def place(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(sine, cosine) of the angle from the front, for rows of the tables."""
         angle = 2 * math.pi * self.offset
-        cosine, sine = np.float32(math.cos(angle)), np.float32(math.sin(angle))
+        cosine, sine = number(math.cos(angle)), number(math.sin(angle))
         return (
-            _SINE[index] * cosine - _COSINE[index] * sine,
-            _COSINE[index] * cosine + _SINE[index] * sine,
+            (_SINE * cosine - _COSINE * sine).take(index),
+            (_COSINE * cosine + _SINE * sine).take(index),
         )
 
 
-def limb_axes(axis: Vector, rest: Vector, front: Vector) -> tuple[Vector, Vector]:
-    """(left, front) of a limb: the torso's front carried along the shortest turn from `rest`."""
-    along = dot(rest, axis)
-    if along < -0.98:
-        turned = front
-    else:
-        total = add(rest, axis)
-        turned = add(front, total, -dot(axis, front) / (1.0 + along))
-    turned = add(turned, axis, -dot(turned, axis))
-    turned = normalise(turned)
-    return cross(axis, turned), turned
-
-
-def paint_limb(
-    canvas: Canvas,
-    start: Vector,
-    end: Vector,
-    radii: tuple[float, float],
-    scale: float,
-    paint: Paint,
-    label: int,
-    frame: Frame | None = None,
-    along: tuple[float, float] = (0.0, 1.0),
-    bulge: float = 0.0,
-    butt: bool = False,
-    canonical: tuple[Vector, Vector] | None = None,
-    contact: bool = True,
-) -> None:
-    """A round tapered limb between two points (pixels), `radii` in pixels.
-
-    `along` are the lengths at its ends, `butt` cuts it straight at the end (a hem), `canonical`
-    its end points on the reference body, for body coordinates; `contact` darkens what lies under
-    its rim.
-    """
-    dx, dy = end[0] - start[0], end[1] - start[1]
-    length = max(math.sqrt(dx * dx + dy * dy), 1e-3)
-    reach = max(radii) * (1.0 + bulge)
-    box = canvas.box(
-        min(start[0], end[0]) - reach,
-        min(start[1], end[1]) - reach,
-        max(start[0], end[0]) + reach,
-        max(start[1], end[1]) + reach,
-        4.0 if contact else 1.0,
-    )
-    if box is None:
-        return
-    x, y = canvas.pixels(box, start[0], start[1])
-    ux, uy = np.float32(dx / length), np.float32(dy / length)
-    raw = x * ux + y * uy
-    cross_axis = x * uy - y * ux
-    t = unit(raw * np.float32(1.0 / length))
-    beyond = raw - t * np.float32(length)
-    radius = t * np.float32(radii[1] - radii[0])
-    radius += np.float32(radii[0])
-    if bulge:
-        radius = radius * (1.0 + np.float32(4.0 * bulge) * t * (1.0 - t))
-    off = np.sqrt(cross_axis * cross_axis + beyond * beyond)
-    distance = off - radius
-    if butt:
-        distance = np.maximum(distance, raw - np.float32(length))
-    index = _sine_index(cross_axis / radius)
-    frame = frame or Frame(1.0, 0.0)
-    if length < max(radii):
-        inverse = 1.0 / np.maximum(radius, off)
-        nx, ny = (x - t * np.float32(dx)) * inverse, (y - t * np.float32(dy)) * inverse
-        shade = shading(nx, ny, np.sqrt(np.maximum(1.0 - nx * nx - ny * ny, 0.0)))
-    else:
-        shade = _tube_shading(dx / length, dy / length)[index]
-    surface = Surface(
-        raw * np.float32((along[1] - along[0]) / length) + np.float32(along[0]),
-        _ASIN[index] - np.float32(frame.offset),
-    )
-    coordinates = None
-    if canvas.coordinates is not None and canonical is not None:
-        first, last = canonical
-        lateral, ahead = frame.place(index)
-        width = radius * np.float32(1.0 / scale)
-        coordinates = (
-            first[0] + (last[0] - first[0]) * t + width * lateral,
-            first[1] + (last[1] - first[1]) * t,
-            first[2] + (last[2] - first[2]) * t + width * ahead,
-        )
-    canvas.paint(box, distance, paint(surface), shade, label, coordinates, contact)
+_PROFILE_STEPS = 256
+_PLACES = np.arange(_PROFILE_STEPS + 1, dtype=np.float64) / _PROFILE_STEPS
 
 
 @dataclass(frozen=True)
@@ -263,18 +268,16 @@ class Profile:
     """Half width of a tube against its length: knots of (0..1, body heights), smoothed."""
 
     knots: tuple[tuple[float, float], ...]
-    steps: int = 256
 
     def tables(self) -> tuple[np.ndarray, np.ndarray]:
-        """(half width, its slope) at steps + 1 places."""
-        places = np.arange(self.steps + 1, dtype=np.float64) / self.steps
-        width = np.empty_like(places)
+        """(half width, its slope) at equally spaced places."""
+        width = np.empty_like(_PLACES)
         for (s0, w0), (s1, w1) in zip(self.knots, self.knots[1:], strict=False):
-            here = (places >= s0) & (places <= s1)
-            t = (places[here] - s0) / (s1 - s0)
+            here = slice(math.ceil(s0 * _PROFILE_STEPS), math.floor(s1 * _PROFILE_STEPS) + 1)
+            t = (_PLACES[here] - s0) / (s1 - s0)
             width[here] = w0 + (w1 - w0) * t * t * (3.0 - 2.0 * t)
         slope = np.zeros_like(width)
-        slope[1:-1] = (width[2:] - width[:-2]) * (self.steps / 2)
+        slope[1:-1] = (width[2:] - width[:-2]) * (_PROFILE_STEPS / 2)
         return width.astype(np.float32), slope.astype(np.float32)
 
 
@@ -300,7 +303,7 @@ def paint_tube(
     """
     dx, dy = end[0] - start[0], end[1] - start[1]
     size = math.sqrt(dx * dx + dy * dy)
-    ux, uy = np.float32(dx / size), np.float32(dy / size)
+    ux, uy = number(dx / size), number(dy / size)
     frame = Frame.of(normalise((dx, dy, end[2] - start[2])), axes[0], axes[1], ratio)
     width_table, slope_table = profile.tables()
     reach = float(width_table.max()) * scale * frame.stretch
@@ -313,24 +316,39 @@ def paint_tube(
     if box is None:
         return
     x, y = canvas.pixels(box, start[0], start[1])
-    row = (x * ux + y * uy) * np.float32(1.0 / size)
+    row = x * ux + y * uy
+    row *= number(1.0 / size)
     cross_axis = x * uy - y * ux
-    knot = (unit(row.copy()) * profile.steps).astype(np.int32)
-    half = width_table[knot] * np.float32(scale * frame.stretch)
-    index = _sine_index(cross_axis / half)
+    knot = (row.clip(_ZERO, ONE) * number(_PROFILE_STEPS)).astype(np.intp)
+    half = (width_table * number(scale * frame.stretch)).take(knot)
+    index = sine_index(cross_axis / half)
     # The near side of a level ring is seen lower than its axis.
-    t = row - _COSINE[index] * half * np.float32(tilt * ratio / size)
-    slope = slope_table[knot] * np.float32(scale * frame.stretch / size)
-    sides = (np.abs(cross_axis) - half) / np.sqrt(1.0 + slope * slope)
-    ends = np.maximum(-t, t - 1.0) * np.float32(size)
-    surface = Surface(unit(t.copy()) * np.float32(length), _ASIN[index] - np.float32(frame.offset))
+    bend = _COSINE.take(index)
+    bend *= half
+    bend *= number(tilt * ratio / size)
+    t = np.subtract(row, bend, out=bend)
+    slope_table *= number(scale * frame.stretch / size)
+    distance = np.abs(cross_axis, out=cross_axis)
+    distance -= half
+    distance /= np.sqrt(1.0 + slope_table * slope_table).take(knot)
+    ends = np.maximum(-t, t - ONE)
+    ends *= number(size)
+    np.maximum(distance, ends, out=distance)
+    if isinstance(paint, tuple):
+        colour = paint
+    else:
+        lengthwise = t.clip(_ZERO, ONE) * np.float32(length)
+        colour = paint(Surface(lengthwise, frame.turn(index)))
     coordinates = None
     if canvas.coordinates is not None and canonical is not None:
         lateral, ahead = frame.place(index)
+        down = canonical[0] + (canonical[1] - canonical[0]) * t
+        width = width_table.take(knot)
         coordinates = (
-            width_table[knot] * lateral,
-            canonical[0] + (canonical[1] - canonical[0]) * t,
-            width_table[knot] * np.float32(ratio) * ahead,
+            width * lateral,
+            down,
+            width * np.float32(ratio) * ahead,
+            *cloth_place(0.0, down, _TUBE_ROUNDNESS, lateral, ahead),
         )
-    shade = _tube_shading(dx / size, dy / size)[index]
-    canvas.paint(box, np.maximum(sides, ends), paint(surface), shade, label, coordinates)
+    shade = tube_shading_table(ux, uy).take(index)
+    canvas.paint(box, distance, colour, shade, label, coordinates)

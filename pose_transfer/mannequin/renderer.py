@@ -34,11 +34,14 @@ class Sample:
 class Rendering:
     """A sample and, per pixel, the place on the reference body.
 
-    `coordinates` (H, W, 3) float32, body heights, zero on the background.
+    `coordinates` (H, W, 3) float32 and `cloth` (H, W, 4) float32, body heights, zero on the
+    background. Places that look the same (left and right limbs, front and back of clothes) differ
+    in `coordinates` and have the same `cloth` (`raster.cloth_place`).
     """
 
     sample: Sample
     coordinates: np.ndarray | None
+    cloth: np.ndarray | None
 
 
 def _keypoints(figure: Figure) -> np.ndarray:
@@ -64,14 +67,16 @@ def render_figure(
     figure = Figure(identity, pose, height, width)
     canvas = Canvas(height, width, identity.background, with_coordinates)
     figure.paint(canvas)
-    coordinates = canvas.coordinates
     sample = Sample(
         image=canvas.image(),
         pose=Pose(width=width, height=height, people=(Person(body=_keypoints(figure)),)),
         parsing=canvas.labels,
         caption=caption(identity),
     )
-    return Rendering(sample, None if coordinates is None else coordinates.transpose(1, 2, 0))
+    if canvas.coordinates is None:
+        return Rendering(sample, None, None)
+    places = canvas.coordinates.transpose(1, 2, 0)
+    return Rendering(sample, places[..., :3], places[..., 3:])
 
 
 def render(

@@ -11,6 +11,9 @@ from torch.nn import functional as F
 from .labels import IdentityLabels, identity_labels
 from .world import World
 
+_LANE_WIDTH = 0.04
+"""Places with lanes farther apart than this are on parts of different kinds, body heights."""
+
 
 class Batches:
     """A world's first `count` samples as tensors.
@@ -53,6 +56,20 @@ class Batches:
     def places(self, index: Tensor) -> Tensor:
         """Body coordinates near the centre of each latent cell: (B, 3, 32, 24), 0 outside."""
         return self.rows("coordinates", index)[:, 1::2, 1::2].permute(0, 3, 1, 2).float()
+
+    def cloth(self, index: Tensor) -> Tensor:
+        """Places at the centre of each latent cell, alike where clothes repeat: (B, 4, 32, 24).
+
+        0 outside; see `mannequin.Rendering`.
+        """
+        grid = self.rows("cloth", index).float()
+        four = grid.unflatten(1, (-1, 2)).unflatten(3, (-1, 2)).transpose(2, 3).flatten(3, 4)
+        # The mean is at the centre; a cell that shows two parts is one of them near there.
+        lane = four[..., 0]
+        apart = lane.amax(-1) - lane.amin(-1) > _LANE_WIDTH
+        outside = (four.abs().sum(-1) == 0).any(-1)
+        place = torch.where((apart | outside)[..., None], four[..., 3, :], four.mean(-2))
+        return place.permute(0, 3, 1, 2)
 
     def draw(self, count: int, generator: torch.Generator) -> Tensor:
         """`count` sample numbers."""

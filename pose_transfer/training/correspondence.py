@@ -18,25 +18,75 @@ from torch.nn import functional as F
 from ..demo.architecture import UNET
 from ..fpdm import FPDM
 from ..mannequin import LABELS
+from .batches import Batches
+from .towers import PLACE_WIDTH
 
 _SHARPNESS = 0.018
 """Width of the wanted attention around the true place, body heights; a cell is about 0.037."""
+_OWN_SHARPNESS = 0.012
+"""The same around the place that the towers take for the same."""
 _REACH = 0.07
 """Target places farther than this from everything that the source shows are left alone."""
 
 
-def wanted_attention(target: Tensor, source: Tensor) -> tuple[Tensor, Tensor]:
-    """True correspondence of cells, from body coordinates (B, 3, h, w) that are 0 outside.
+def wanted_attention(
+    target: Tensor, source: Tensor, sharpness: float = _SHARPNESS
+) -> tuple[Tensor, Tensor]:
+    """True correspondence of cells, from places on the body (B, C, h, w) that are 0 outside.
 
     Returns the wanted distribution (B, N_t, N_s) over the source's cells and a mask (B, N_t) of the
     target cells that have one.
     """
-    target, source = target.flatten(2).mT, source.flatten(2).mT  # (B, N, 3)
+    target, source = target.flatten(2).mT, source.flatten(2).mT  # (B, N, C)
     squared = torch.cdist(target, source).square()
     outside = source.abs().sum(-1) == 0
     squared = squared.masked_fill(outside[:, None], 1e3)
     known = (squared.amin(-1) < _REACH**2) & (target.abs().sum(-1) > 0)
-    return torch.softmax(squared * (-0.5 / _SHARPNESS**2), dim=-1), known
+    return torch.softmax(squared * (-0.5 / sharpness**2), dim=-1), known
+
+
+def agreed_attention(
+    target: Tensor, source: Tensor, guessed_target: Tensor, guessed_source: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As `wanted_attention`, but by the places (B, C, h, w) that the towers guess.
+
+    Attention sees the towers' states alone. Told the truth, it spreads over all places that might
+    be meant, and blurs garment patterns away; told what the states say, it can be sharp, and a
+    pattern comes over whole, if a little off its true place. The truth still says for which cells
+    there is something to find.
+    """
+    _, known = wanted_attention(target, source)
+    inside = [(x.abs().sum(1, keepdim=True) > 0) for x in (target, source)]
+    wanted, near = wanted_attention(
+        guessed_target * inside[0], guessed_source * inside[1], _OWN_SHARPNESS
+    )
+    return wanted, known & near
+
+
+class Correspondence:
+    """Where samples find their cells in others, by what the frozen towers' states say.
+
+    `of_source` and `of_pose` read `towers.place_features` off states: (B, N, C) -> (B, N, P) and
+    (B, C, h, w) -> (B, P, h, w).
+    """
+
+    def __init__(self, data: Batches, of_source: nn.Module, of_pose: nn.Module) -> None:
+        self.data = data
+        self.of_source, self.of_pose = of_source, of_pose
+
+    @torch.no_grad()
+    def __call__(
+        self, target: Tensor, source: Tensor, pose_states: Tensor, source_states: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`agreed_attention` of samples `target` (B,) on samples `source` (B,).
+
+        `pose_states` (B, C, h, w) are the targets', `source_states` (B, 1 + h w, C) the sources'.
+        """
+        seen = self.of_source(source_states[:, 1:]).mT.unflatten(2, pose_states.shape[-2:])
+        meant = self.of_pose(pose_states)
+        return agreed_attention(
+            self.data.cloth(target), self.data.cloth(source), meant[:, :4], seen[:, :4]
+        )
 
 
 class TaughtAttention:
@@ -106,7 +156,7 @@ class FirstBlockTask(nn.Module):
         self._taught = [processor]
         width = UNET["block_out_channels"][0]
         self.time = nn.Parameter(torch.zeros(1, 4 * width))
-        self.pose_head = nn.Conv2d(width, len(LABELS) + 3, 1)
+        self.pose_head = nn.Conv2d(width, len(LABELS) + PLACE_WIDTH, 1)
         self.head = nn.Conv2d(width, UNET["in_channels"], 1)
 
     def forward(

@@ -7,7 +7,7 @@ the caption's embedding, the fusion embedding is zero and half of the samples se
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
@@ -29,8 +29,9 @@ from ..fpdm.modules import ClassEmbedding, SourceProjection
 from ..mannequin import LABELS
 from ..mannequin.vocabulary import BEGIN, END, TOKEN_IDS
 from .batches import Batches
-from .correspondence import FirstBlockTask, TaughtAttention, wanted_attention
+from .correspondence import Correspondence, FirstBlockTask, TaughtAttention
 from .settings import DemoSettings
+from .towers import place_loss
 
 VOCABULARY = (BEGIN, END, *sorted(TOKEN_IDS.values()))
 """CLIP tokens that have a row of their own; one more row stands for every other token."""
@@ -101,7 +102,7 @@ class DiffusionTask:
     `latents` (N, C, 32, 24): the world's pictures, encoded; `states(index)`: the source tower's
     states of samples; `poses(index)`: the pose encoder's states of their pose maps;
     `fuse(source, target)`: the frozen first stage's embedding for two batches of sample numbers;
-    `taught`: the UNet's attentions that learn the true correspondence.
+    `taught`: the UNet's attentions that learn what `correspondence` says.
     """
 
     def __init__(
@@ -112,7 +113,8 @@ class DiffusionTask:
         poses: Callable[[Tensor], Tensor],
         fuse: Fuse,
         settings: DemoSettings,
-        taught: list[TaughtAttention],
+        taught: Sequence[TaughtAttention] = (),
+        correspondence: Correspondence | None = None,
     ) -> None:
         self.data = data
         self.latents = latents
@@ -121,6 +123,7 @@ class DiffusionTask:
         self.fuse = fuse
         self.settings = settings
         self.taught = taught
+        self.correspondence = correspondence
         alphas = DDPMScheduler(**SCHEDULER).alphas_cumprod.to(data.device)
         self.signal, self.noise = alphas.sqrt(), (1 - alphas).sqrt()
 
@@ -163,7 +166,7 @@ class DiffusionTask:
             pose_only = chance[0] > 1.0 - settings.drop_source
             no_fusion = chance[1] < settings.drop_fusion
             keep = torch.stack([~(none | pose_only), ~none, ~(none | pose_only | no_fusion)])
-            self._tell(index, many, keep)
+            self._tell(index, many, source, pose, keep)
         prediction = module(noisy, t, source, pose, fusion, keep.float())
         loss = self._loss(prediction, clean, noise, t, weight)
         figures = {"text" if is_text else "fpdm": loss.detach()}
@@ -182,11 +185,13 @@ class DiffusionTask:
         weight = weight + (labels == _FACE) * self.settings.face_weight
         return 1.0 + F.adaptive_avg_pool2d(weight, self.latents.shape[-2:])
 
-    def _tell(self, index: Tensor, source: Tensor, keep: Tensor) -> None:
+    def _tell(
+        self, index: Tensor, many: Tensor, source: Tensor, pose: Tensor, keep: Tensor
+    ) -> None:
         """Show the attentions where to look."""
-        if not self.taught or not self.settings.attention_weight:
+        if self.correspondence is None or not self.settings.attention_weight:
             return
-        wanted, known = wanted_attention(self.data.places(index), self.data.places(source))
+        wanted, known = self.correspondence(index, many, pose, source)
         # Without a source or a pose there is nothing to find.
         known = known & keep[0, :, None].bool() & keep[1, :, None].bool()
         for taught in self.taught:
@@ -203,21 +208,21 @@ class DiffusionTask:
         t = torch.randint(400, len(self.signal), (batch,), device=device, generator=generator)
         noise = torch.randn(clean.shape, device=device, generator=generator)
         a, s = self.signal[t].view(-1, 1, 1, 1), self.noise[t].view(-1, 1, 1, 1)
-        places = self.data.places(index)
-        wanted, known = wanted_attention(places, self.data.places(source_index))
+        cloth = self.data.cloth(index)
         with torch.no_grad():
-            states = self.states(source_index)
-        guessed, stance, attention = module(
-            a * clean + s * noise, states, self.poses(index), wanted, known
-        )
+            states, pose = self.states(source_index), self.poses(index)
+        assert self.correspondence is not None
+        wanted, known = self.correspondence(index, source_index, pose, states)
+        guessed, stance, attention = module(a * clean + s * noise, states, pose, wanted, known)
         labels = self.data.cell_labels(index)
         figure = (labels > 0).float()[:, None]
-        parsing = F.cross_entropy(stance[:, :-3].float(), labels)
-        place = ((stance[:, -3:].float() - places).abs() * figure).sum() / (3 * figure.sum() + 1)
+        parts, places = stance[:, : len(LABELS)].float(), stance[:, len(LABELS) :]
+        parsing = F.cross_entropy(parts, labels)
+        place, place_error = place_loss(places, cloth, figure)
         error = (guessed.float() - clean).square() * (1.0 + 2.0 * figure)
         latent = error.mean() / 2.0
-        loss = latent + 0.3 * parsing + 5.0 * place + 0.15 * attention
+        loss = latent + 0.3 * parsing + 0.4 * place + 0.15 * attention
         return loss, {
-            "latent": latent, "parsing": (stance[:, :-3].argmax(1) == labels).float().mean(),
-            "place": place, "attention": attention,
+            "latent": latent, "parsing": (parts.argmax(1) == labels).float().mean(),
+            "place": place_error, "attention": attention,
         }  # fmt: skip

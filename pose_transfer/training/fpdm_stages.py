@@ -16,7 +16,7 @@ from ..evaluation.models import save_variant
 from ..fpdm.preprocess import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from . import export
 from .batches import Batches, normalised
-from .correspondence import FirstBlockTask, TaughtAttention, teach
+from .correspondence import Correspondence, FirstBlockTask, TaughtAttention, teach
 from .diffusion import DemoDiffusion, DiffusionTask, Fuse, compile_blocks
 from .fusion import FusionModel, fusion_loss
 from .image_stages import ImageStages
@@ -132,7 +132,7 @@ class FPDMStages(ImageStages):
         """The second stage's batches; by default with the source-enhanced fusion embedding."""
         if fuse is None:
             fuse = self.fused_embedding("fusion", self.fusion())
-        data = self._second_stage("pose_map", "parsing", "coordinates")
+        data = self._second_stage("pose_map", "parsing", "cloth")
         latents = self.latents()["latents"].to(self.device)
 
         def rows_of(states: Tensor) -> Callable[[Tensor], Tensor]:
@@ -141,7 +141,10 @@ class FPDMStages(ImageStages):
             return lambda index: states[index.to(states.device)].to(self.device).float()
 
         states, poses = rows_of(self.source_states()), rows_of(self.pose_states())
-        return DiffusionTask(data, latents, states, poses, fuse, self.settings, taught or [])
+        correspondence = Correspondence(data, self.source_tower().places, self.pose_tower().places)
+        return DiffusionTask(
+            data, latents, states, poses, fuse, self.settings, taught or [], correspondence
+        )
 
     def _new_diffusion(self) -> DemoDiffusion:
         """The second stage's networks around the pose tower, of which the last layer learns on."""

@@ -66,7 +66,7 @@ class ImageStages(Workspace):
         module = SourceTowerTask()
         if self._finished("source_tower", stage.steps):
             return self._load("source_tower", module)
-        data = self._batches("image", "parsing", "coordinates")
+        data = self._batches("image", "parsing", "cloth")
         return self._train(
             "source_tower",
             module,
@@ -92,7 +92,7 @@ class ImageStages(Workspace):
         module = PoseTowerTask()
         if self._finished("pose_tower", stage.steps):
             return self._load("pose_tower", module)
-        data = self._batches("pose_map", "parsing", "coordinates")
+        data = self._batches("pose_map", "parsing", "cloth")
         return self._train(
             "pose_tower", module, lambda m, step, g: pose_tower_loss(m, data, stage.batch, g), stage
         )

@@ -53,7 +53,7 @@ class DemoSettings:
     foreground_weight: float = 2.0
     face_weight: float = 4.0
     """Added to the foreground's weight where the face is: it is small and looked at first."""
-    attention_weight: float = 0.2
+    attention_weight: float = 0.3
     """Weight of the true correspondence in the diffusion stage's loss."""
     ablation_from: float = 0.85
     """Share of the diffusion steps after which the ablation's variants go their own ways."""

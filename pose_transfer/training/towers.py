@@ -9,6 +9,8 @@ they stand.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,6 +25,9 @@ from .labels import CLASS_SIZES, COLOURS
 _SUB = 4
 """Colour cells along each side of a token's cell of 8 x 8 pixels."""
 _CELLS = (IMAGE_SIZE[0] // 8, IMAGE_SIZE[1] // 8)
+_WAVELENGTHS = (0.8, 0.3, 0.12)
+"""Of the waves that a place is told in, body heights; a cell is about 0.037."""
+PLACE_WIDTH = 4 + 4 * 2 * len(_WAVELENGTHS)
 
 
 class SourceTowerTask(nn.Module):
@@ -33,7 +38,7 @@ class SourceTowerTask(nn.Module):
         self.tower = build_source_tower(SOURCE_TOWER)
         width = SOURCE_TOWER["hidden_size"]
         self.parsing = nn.Linear(width, len(LABELS))
-        self.places = nn.Linear(width, 3)
+        self.places = nn.Linear(width, PLACE_WIDTH)
         self.colours = nn.Linear(width, _SUB**2 * 3)
         self.textures = nn.Linear(width, len(PATTERNS) + 2)
         self.person = _PersonHead(width)
@@ -73,11 +78,35 @@ class PoseTowerTask(nn.Module):
         self.encoder = build_pose_encoder(POSE_ENCODER)
         width = POSE_ENCODER["hidden_size"]
         self.parsing = nn.Conv2d(width, len(LABELS), 1)
-        self.places = nn.Conv2d(width, 3, 1)
+        self.places = nn.Conv2d(width, PLACE_WIDTH, 1)
 
     def forward(self, pose_map: Tensor) -> tuple[Tensor, Tensor]:
         states = self.encoder.states(pose_map)
         return self.parsing(states), self.places(states)
+
+
+def place_features(cloth: Tensor) -> Tensor:
+    """Places (B, 4, h, w) and their waves: (B, PLACE_WIDTH, h, w).
+
+    The inner product of two places' waves is a bump of their distance, which is what attention
+    needs to find the one in the other. Where a place is uncertain the mean of a short wave fades:
+    the bump becomes wide instead of wrong.
+    """
+    angles = torch.cat([cloth * (2 * math.pi / length) for length in _WAVELENGTHS], dim=1)
+    return torch.cat([cloth, angles.sin(), angles.cos()], dim=1)
+
+
+def place_loss(guessed: Tensor, cloth: Tensor, figure: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss of `place_features`, and the mean error of a coordinate in body heights.
+
+    `guessed` (B, PLACE_WIDTH, h, w), `cloth` (B, 4, h, w), `figure` (B, 1, h, w) 1 on the person.
+    """
+    wanted = place_features(cloth)
+    cells = figure.sum() + 1
+    guessed = guessed.float()
+    error = ((guessed[:, :4] - cloth).abs() * figure).sum() / (4 * cells)
+    waves = ((guessed[:, 4:] - wanted[:, 4:]).square() * figure).sum() / cells
+    return 12.0 * error + 0.2 * waves, error
 
 
 class _PersonHead(nn.Module):
@@ -144,22 +173,21 @@ def source_tower_loss(
     pixels = normalised(pictures, IMAGE_SIZE, IMAGENET_MEAN, IMAGENET_STD)
     parsing, places, colours, textures, person = module(pixels)
     labels = data.cell_labels(index)
-    wanted_places = data.places(index)
     figure = (labels > 0).float()[:, None]
     wanted_colours = F.interpolate(pictures, colours.shape[-2:], mode="area")
     parsing_loss = F.cross_entropy(parsing.float(), labels)
-    place_loss = ((places.float() - wanted_places).abs() * figure).sum() / (3 * figure.sum() + 1)
+    place, place_error = place_loss(places, data.cloth(index), figure)
     weight = 0.3 + F.interpolate(figure, colours.shape[-2:], mode="nearest")
     colour_loss = ((colours.float() - wanted_colours).abs() * weight).mean()
     who = data.identities(index)
     classes = data.labels.classes[who]
     person_loss, right = _person_loss(person, data.labels.colours[who], classes)
     texture_loss, texture = _texture_loss(textures, labels, classes)
-    loss = 0.5 * parsing_loss + 12.0 * place_loss + 3.0 * colour_loss + person_loss
+    loss = 0.5 * parsing_loss + place + 3.0 * colour_loss + person_loss
     loss = loss + 0.5 * texture_loss
     return loss, {
         "parsing": (parsing.argmax(1) == labels).float().mean(),
-        "place": place_loss,
+        "place": place_error,
         "colour": colour_loss,
         "texture": texture,
         "patterns": right,
@@ -175,11 +203,10 @@ def pose_tower_loss(
     labels = data.cell_labels(index)
     figure = (labels > 0).float()[:, None]
     parsing_loss = F.cross_entropy(parsing.float(), labels)
-    error = (places.float() - data.places(index)).abs()
-    place_loss = (error * figure).sum() / (3 * figure.sum() + 1)
-    return parsing_loss + 10.0 * place_loss, {
+    place, place_error = place_loss(places, data.cloth(index), figure)
+    return parsing_loss + place, {
         "parsing": (parsing.argmax(1) == labels).float().mean(),
-        "place": place_loss,
+        "place": place_error,
     }
 
 

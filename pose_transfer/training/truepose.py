@@ -161,7 +161,7 @@ class TruePoseTask:
             keep_source.float(),
             (chance[3] >= DROP_REGIONS).float(),
         )
-        wanted, known = wanted_attention(self.data.places(index), self.data.places(many))
+        wanted, known = wanted_attention(self.data.cloth(index), self.data.cloth(many))
         told = (chance[4, : len(source)] >= DROP_SOURCE_POSE).view(-1, 1, 1, 1)
         prediction, aligned, attention = module(
             a * clean + s * noise,
@@ -220,7 +220,7 @@ class TruePoseStages(FPDMStages):
         return self._train("truepose", module, lambda m, step, g: task(m, stage.batch, g), stage)
 
     def truepose_task(self) -> TruePoseTask:
-        data = self._second_stage("parsing", "coordinates")
+        data = self._second_stage("parsing", "cloth")
         embeds, _ = self.embeddings("fusion", self.fusion().to(self.device))
         states = self.pose_states()
 

@@ -150,7 +150,7 @@ class VCMDiffusion(DiffusionTask):
     ) -> None:
         super().__init__(
             data, pictures.latents, states=lambda index: pictures.images[index], poses=poses,
-            fuse=lambda source, _target: pictures.faces[source], settings=settings, taught=[],
+            fuse=lambda source, _target: pictures.faces[source], settings=settings,
         )  # fmt: skip
         self.found = pictures.found
         self.context = context

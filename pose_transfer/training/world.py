@@ -31,6 +31,7 @@ _FIELDS: dict[str, tuple[tuple[int, ...], str]] = {
     "pose_map": ((_HEIGHT, _WIDTH, 3), "uint8"),
     "parsing": ((_HEIGHT, _WIDTH), "uint8"),
     "coordinates": ((*CELLS, 3), "float16"),
+    "cloth": ((*CELLS, 4), "float16"),
     "keypoints": ((18, 3), "float32"),
     "yaw": ((2,), "float32"),
 }
@@ -41,8 +42,8 @@ class World:
     """The arrays of a rendered world, (N, ...) each, and the seeds they came from.
 
     `image`, `pose_map` (N, 256, 192, 3) uint8; `parsing` (N, 256, 192) uint8; `coordinates`
-    (N, 64, 48, 3) float16, body heights; `keypoints` (N, 18, 3) float32 in pixels; `yaw` (N, 2)
-    cosine and sine.
+    (N, 64, 48, 3) and `cloth` (N, 64, 48, 4) float16, body heights, as in `mannequin.Rendering`;
+    `keypoints` (N, 18, 3) float32 in pixels; `yaw` (N, 2) cosine and sine.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class World:
     pose_map: np.ndarray
     parsing: np.ndarray
     coordinates: np.ndarray
+    cloth: np.ndarray
     keypoints: np.ndarray
     yaw: np.ndarray
 
@@ -116,12 +118,13 @@ def _render_chunk(job: tuple[Path, str, int, int, int]) -> int:
         identity = sample_identity(int(identity_seeds[index // poses]))
         rendering = render_figure(identity, pose, _HEIGHT, _WIDTH, with_coordinates=True)
         sample = rendering.sample
-        assert rendering.coordinates is not None
+        assert rendering.coordinates is not None and rendering.cloth is not None
         world.image[index] = sample.image
         world.pose_map[index] = draw(sample.pose, _HEIGHT, _WIDTH, "fpdm")
         world.parsing[index] = sample.parsing
-        centre = _CELL // 2
-        world.coordinates[index] = rendering.coordinates[centre::_CELL, centre::_CELL]
+        centres = slice(_CELL // 2, None, _CELL)
+        world.coordinates[index] = rendering.coordinates[centres, centres]
+        world.cloth[index] = rendering.cloth[centres, centres]
         world.keypoints[index] = sample.pose.people[0].body
         world.yaw[index] = (np.cos(pose.yaw), np.sin(pose.yaw))
     (folder / f"done-{chunk}").touch()

@@ -24,12 +24,13 @@ from pose_transfer.pose import draw
 from pose_transfer.training import demo, export
 from pose_transfer.training.autoencoder import TrainableAutoencoder
 from pose_transfer.training.batches import Batches
-from pose_transfer.training.correspondence import wanted_attention
+from pose_transfer.training.correspondence import agreed_attention, wanted_attention
 from pose_transfer.training.diffusion import DemoDiffusion
 from pose_transfer.training.faces import draw_crops, face_geometry, visible_faces
 from pose_transfer.training.loop import Pace, learning_rate, train
 from pose_transfer.training.scenes import OUTSIDE, draw_scenes
 from pose_transfer.training.settings import SMOKE, StageSettings
+from pose_transfer.training.towers import PLACE_WIDTH, place_features, place_loss
 from pose_transfer.training.world import render_world
 from pose_transfer.types import Box
 
@@ -339,3 +340,31 @@ def test_wanted_attention_points_at_the_same_place():
 
 def training_world(work):
     return demo.DemoTraining(work / "work", SMOKE, work / "out", "smoke").world()
+
+
+def test_agreed_attention_goes_by_the_towers_places_and_knows_by_the_truth():
+    generator = torch.Generator().manual_seed(1)
+    target = torch.rand(1, 4, 4, 3, generator=generator) + 0.5
+    source = target.clone()
+    target[..., 0, 0] = 0.0  # background
+    guessed = source.roll(1, dims=-1)  # every place taken for its neighbour's
+    wanted, known = agreed_attention(target, source, guessed, source)
+    _, truly = wanted_attention(target, source)
+    assert torch.equal(known, truly) and not known[0, 0] and known[0, 1:].all()
+    columns = torch.arange(12).view(4, 3).roll(1, dims=-1).flatten()
+    assert (wanted.argmax(-1)[0] == columns)[known[0]].all()
+
+
+def test_waves_of_places_have_their_greatest_product_at_the_same_place():
+    generator = torch.Generator().manual_seed(2)
+    cloth = torch.rand(1, 4, 6, 5, generator=generator) * 0.4 - 0.2
+    features = place_features(cloth)
+    assert features.shape == (1, PLACE_WIDTH, 6, 5)
+    assert torch.equal(features[:, :4], cloth)
+    waves = features[0, 4:].flatten(1)
+    assert ((waves.T @ waves).argmax(1) == torch.arange(30)).all()
+    figure = torch.ones(1, 1, 6, 5)
+    loss, error = place_loss(features, cloth, figure)
+    assert loss < 1e-5 and error < 1e-6
+    loss, error = place_loss(place_features(cloth + 0.05), cloth, figure)
+    assert error == pytest.approx(0.05, rel=0.05) and loss > 12 * 0.045
