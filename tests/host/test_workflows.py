@@ -14,13 +14,16 @@ import pytest
 from PIL import Image
 
 from pose_transfer.client import ComfyServer, load_workflow
+from pose_transfer.detectors.demo import load_demo_detector, load_demo_parser
 from pose_transfer.evaluation.metrics import colour_errors, region_colours, silhouette_iou
 from pose_transfer.mannequin import Sample, render
+from pose_transfer.pose import read_keypoints
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 NAMES = sorted(path.stem for path in WORKFLOWS.glob("*.json"))
 CONTROLS = ("fixed", "increment", "decrement", "randomize")
 NOTES = ("Note", "MarkdownNote")
+LEFT_WRIST = 7
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +125,38 @@ def test_the_demo_shows_the_person_in_the_pose(comfy: Any) -> None:
     strangers = [render(seed, person["target_pose"]) for seed in range(100, 130)]
     assert unlike(truth) < min(unlike(stranger) for stranger in strangers)
     assert colour_errors(image, truth.image, truth.parsing, (3, 4)).max() < 30
+
+
+def test_the_person_takes_the_pose_that_was_edited(comfy: Any) -> None:
+    """The arm that the template raises is up, all else as in the photo, and it is that person."""
+    workflow = load_workflow(WORKFLOWS / "api" / "edit_pose.json")
+    seeds = workflow["1"]["inputs"]
+    (picture,) = comfy.run(workflow, timeout=300).images["Save result"]
+    image = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))
+    source = render(seeds["identity"], seeds["source_pose"])
+    assert image.shape == source.image.shape
+
+    edited = read_keypoints(workflow["2"]["inputs"]["pose"])[0].people[0].body
+    unedited = source.pose.people[0].body
+    ((person, _),) = load_demo_detector().detect(image)
+
+    def off(wanted: np.ndarray) -> np.ndarray:
+        return np.hypot(*(person.body - wanted)[:, :2].T)
+
+    seen = (person.body[:, 2] > 0) & (edited[:, 2] > 0)
+    assert seen.sum() >= 14 and off(edited)[seen].mean() < 8  # px; a torso has 70
+    assert off(edited)[LEFT_WRIST] < 24 < off(unedited)[LEFT_WRIST]
+
+    labels, _ = load_demo_parser().parse(image)
+    regions = (1, 2, 3, 4, 7)
+    found = region_colours(image, labels, regions)
+
+    def unlike(other: Sample) -> float:
+        wanted = region_colours(other.image, other.parsing, regions)
+        return float(np.nanmean(np.abs(found - wanted)))
+
+    strangers = [render(seed, seeds["source_pose"]) for seed in range(100, 130)]
+    assert unlike(source) < min(map(unlike, strangers))
 
 
 def test_equal_seeds_give_equal_pictures_and_others_do_not(comfy: Any) -> None:
