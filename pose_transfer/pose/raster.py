@@ -71,7 +71,9 @@ def circles(
     return rows[inside], columns[inside]
 
 
-def strokes(ends: NDArray[np.int32], thickness: int, height: int, width: int) -> list[Patch | None]:
+def strokes(
+    ends: NDArray[np.integer], thickness: int, height: int, width: int
+) -> list[Patch | None]:
     """Straight lines with round ends, of a `thickness` in whole px.
 
     ends (N, 4) pixels x, y, x, y. The thicknesses 2 and 3 cover what OpenCV's do, which is about 3

@@ -287,7 +287,7 @@ def test_a_video_is_retargeted_frame_by_frame(graph: Graph) -> None:
 
 def test_frames_with_hands_only_or_a_body_off_the_canvas_do_not_stop_a_film(graph: Graph) -> None:
     hand = np.tile(np.array([90, 120, 1], dtype=np.float32), (21, 1))
-    hands = Person(np.zeros((18, 3)), left_hand=hand)
+    hands = Person(np.zeros((18, 3), np.float32), left_hand=hand)
     gone = POSES[0].people[0].body.copy()
     gone[:, 0] += 1000 * (gone[:, 2] > 0)
     people = (hands, Person(gone), POSES[1].people[0])
