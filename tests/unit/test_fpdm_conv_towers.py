@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def test_saved_encoder_loads_as_the_same(
 ) -> None:
     fpdm = make_fpdm(pose_encoder=encoder)
     save_checkpoint(fpdm, tmp_path / "model.safetensors")
-    loaded = load_checkpoint(tmp_path / "model.safetensors")
+    # Some processors round products by where the numbers lie; a copy lies as any tensor does.
+    loaded = copy.deepcopy(load_checkpoint(tmp_path / "model.safetensors"))
     assert isinstance(loaded.pose_encoder, ConvPoseEncoder)
     pose = torch.rand(1, 3, 64, 48)
     assert torch.equal(loaded.pose_features(pose), fpdm.pose_features(pose))

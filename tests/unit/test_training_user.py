@@ -170,10 +170,10 @@ def test_fpdm_begins_with_folders_and_a_fusion_file(project, make_fpdm, small_un
 
     DDPMScheduler(beta_end=0.02).save_pretrained(base / "scheduler")
     with pytest.raises(CheckpointError, match="noise levels"):
-        run("fpdm", path)
+        run("fpdm", config(project, "other-levels", model=parts))
     small.save_checkpoint(first, project / "small.safetensors")
     with pytest.raises(CheckpointError, match=r"model\.fpdm: .* has no vae. Give it as model\.b"):
-        run("fpdm", config(project))
+        run("fpdm", config(project, "no-vae"))
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(project):
