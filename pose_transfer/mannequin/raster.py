@@ -178,12 +178,13 @@ def cloth_place(
     sine: np.ndarray,
     cosine: np.ndarray,
 ) -> tuple[np.ndarray | float, ...]:
-    """(lane, down, u, v): a place on a part, the same for places that look the same.
+    """(lane, down, u, v): a place on a part, the same for places that look alike.
 
-    Clothes repeat after half a turn about a part, and left limbs look like right ones. So `lane`
-    tells kinds of parts apart, `down` is the place along the reference body, and (u, v) goes twice
-    around a circle of radius `roundness` while the angle, given by `sine` and `cosine`, goes around
-    the part once. All in body heights.
+    Clothes look alike after half a turn about a part (the same where an even number of a pattern's
+    periods goes around, with the colours exchanged where an odd one does), and left limbs look like
+    right ones. So `lane` tells kinds of parts apart, `down` is the place along the reference body,
+    and (u, v) goes twice around a circle of radius `roundness` while the angle, given by `sine` and
+    `cosine`, goes around the part once. All in body heights.
     """
     return (
         lane,

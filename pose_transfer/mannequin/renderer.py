@@ -35,7 +35,7 @@ class Rendering:
     """A sample and, per pixel, the place on the reference body.
 
     `coordinates` (H, W, 3) float32 and `cloth` (H, W, 4) float32, body heights, zero on the
-    background. Places that look the same (left and right limbs, front and back of clothes) differ
+    background. Places that look alike (left and right limbs, front and back of clothes) differ
     in `coordinates` and have the same `cloth` (`raster.cloth_place`).
     """
 
