@@ -290,10 +290,15 @@ def _conditions(
         )
     # Unequal batches are refused here; a single source is looked at once, however many poses.
     broadcast_batches(source=source, pose_map=pose_map, fusion_embedding=embeds)
+    source, drawn = source.to(device), bhwc_to_bchw(pose_map).to(device)
+    hidden = module.source_hidden(source)
+    carried = module.carried_features(source, hidden, drawn)
     tokens, pose_features, offset = broadcast_batches(
-        source=host.keep(module.source_tokens(module.source_hidden(source.to(device)))),
-        pose_map=host.keep(module.pose_features(bhwc_to_bchw(pose_map).to(device))),
+        source=host.keep(module.source_tokens(hidden)),
+        pose_map=host.keep(module.pose_features(drawn)),
         fusion_embedding=host.keep(module.time_offset(embeds.to(device))),
     )
     without = host.keep(module.time_offset(torch.zeros(1, width, device=device)))
-    return tokens, FPDMCondition(pose_features, offset, without)
+    return tokens, FPDMCondition(
+        pose_features, offset, without, None if carried is None else host.keep(carried)
+    )

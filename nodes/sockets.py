@@ -62,12 +62,14 @@ class FPDMCondition:
 
     `pose_features` (B, C0, h, w) at the latent's size or None for no pose; `time_offset`
     (B, 4 C0) of the fusion embedding; `time_offset_without_fusion` (1, 4 C0), the same for a
-    fusion embedding of zeros (not zero itself: the layers have biases).
+    fusion embedding of zeros (not zero itself: the layers have biases); `carried` (B, C0, h, w),
+    the part of the source that rides with the pose, where the FPDM has one.
     """
 
     pose_features: torch.Tensor | None
     time_offset: torch.Tensor
     time_offset_without_fusion: torch.Tensor
+    carried: torch.Tensor | None = None
 
 
 Block = tuple[str, int, int]

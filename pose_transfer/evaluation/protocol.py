@@ -8,6 +8,7 @@ one fixed set of held-out pairs. Everything is drawn from one seed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -151,6 +152,7 @@ def _sampled(
 ) -> NDArray[np.uint8]:
     """The variant's pictures (N, H, W, 3). All variants start from the same noise."""
     pictures = []
+    settings = replace(settings, carry=variant.carry)
     height, width = data.parsings.shape[1:]
     bar = tqdm(total=len(data.pairs), desc=f"sample {variant.name}", unit="picture")
     for start in range(0, len(data.pairs), batch_size):

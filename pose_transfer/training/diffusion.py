@@ -21,11 +21,13 @@ from ..demo.architecture import (
     SCHEDULER,
     SOURCE_PROJECTION,
     TEXT_ENCODER,
+    TRANSPORT,
     UNET,
 )
 from ..fpdm import FPDM
 from ..fpdm.conv_towers import build_pose_encoder
 from ..fpdm.modules import ClassEmbedding, SourceProjection
+from ..fpdm.transport import SourceTransport, build_transport
 from ..mannequin import LABELS
 from ..mannequin.vocabulary import BEGIN, END, TOKEN_IDS
 from .batches import Batches
@@ -71,22 +73,35 @@ class DemoDiffusion(nn.Module):
             build_pose_encoder(POSE_ENCODER),
             ClassEmbedding(*CLASS_EMBEDDING.values(), dropout=0.0),
             unet=UNet2DConditionModel(**UNET, class_embed_type="identity"),
+            transport=build_transport(TRANSPORT),
         )
         self.text = TextEncoder()
 
     def forward(
-        self, latents: Tensor, t: Tensor, source: Tensor, pose: Tensor, fusion: Tensor, keep: Tensor
+        self,
+        latents: Tensor,
+        t: Tensor,
+        source: Tensor,
+        pose: Tensor,
+        fusion: Tensor,
+        keep: Tensor,
+        carried: Tensor | None = None,
     ) -> Tensor:
         """Prediction for noisy latents.
 
         `source` is the source tower's states or CLIP tokens, `pose` the pose encoder's states;
-        `keep` (3, B): which samples keep source, pose and fusion embedding.
+        `keep` (3, B): which samples keep source, pose and fusion embedding; `carried`: what
+        `SourceTransport.carry` makes of source and pose.
         """
         if source.dtype == torch.int64:
             context = self.text(source)
         else:
             context = self.fpdm.source_tokens(source) * keep[0].view(-1, 1, 1)
         features = self.fpdm.pose_encoder.conv_out(pose) * keep[1].view(-1, 1, 1, 1)
+        if carried is not None:
+            assert self.fpdm.transport is not None
+            both = (keep[0] * keep[1]).view(-1, 1, 1, 1)
+            features = features + self.fpdm.transport.features(carried) * both
         return self.fpdm.predict_noise(latents, t, context, features, fusion * keep[2].view(-1, 1))
 
 
@@ -102,7 +117,8 @@ class DiffusionTask:
     `latents` (N, C, 32, 24): the world's pictures, encoded; `states(index)`: the source tower's
     states of samples; `poses(index)`: the pose encoder's states of their pose maps;
     `fuse(source, target)`: the frozen first stage's embedding for two batches of sample numbers;
-    `taught`: the UNet's attentions that learn what `correspondence` says.
+    `transport`: what carries the source's colours to their places; `taught`: the UNet's attentions
+    that learn what `correspondence` says.
     """
 
     def __init__(
@@ -113,6 +129,7 @@ class DiffusionTask:
         poses: Callable[[Tensor], Tensor],
         fuse: Fuse,
         settings: DemoSettings,
+        transport: SourceTransport,
         taught: Sequence[TaughtAttention] = (),
         correspondence: Correspondence | None = None,
     ) -> None:
@@ -122,6 +139,7 @@ class DiffusionTask:
         self.poses = poses
         self.fuse = fuse
         self.settings = settings
+        self.transport = transport
         self.taught = taught
         self.correspondence = correspondence
         alphas = DDPMScheduler(**SCHEDULER).alphas_cumprod.to(data.device)
@@ -152,6 +170,7 @@ class DiffusionTask:
         weight = self._cell_weights(index)
         pose = self.poses(index)
         chance = torch.rand((2, len(index)), device=device, generator=generator)
+        carried = None
         if is_text:
             tokens = self.data.labels.tokens[self.data.identities(index)].clone()
             tokens[chance[0] < 0.1, 1:] = END
@@ -162,12 +181,13 @@ class DiffusionTask:
             with torch.no_grad():
                 source = self.states(source_index).repeat_interleave(shared, 0)
                 fusion = self.fuse(many, index)
+                carried = self._carried(source_index, source[::shared], pose)
             none = chance[0] < settings.drop_all
             pose_only = chance[0] > 1.0 - settings.drop_source
             no_fusion = chance[1] < settings.drop_fusion
             keep = torch.stack([~(none | pose_only), ~none, ~(none | pose_only | no_fusion)])
             self._tell(index, many, source, pose, keep)
-        prediction = module(noisy, t, source, pose, fusion, keep.float())
+        prediction = module(noisy, t, source, pose, fusion, keep.float(), carried)
         loss = self._loss(prediction, clean, noise, t, weight)
         figures = {"text" if is_text else "fpdm": loss.detach()}
         told = [taught for taught in self.taught if taught.wanted is not None]
@@ -177,6 +197,16 @@ class DiffusionTask:
             figures["attention"] = taught.loss.detach()
             taught.wanted = taught.known = taught.loss = None
         return loss, figures
+
+    def _carried(self, source_index: Tensor, states: Tensor, pose: Tensor) -> Tensor:
+        """`SourceTransport.carry` of samples `source_index`, each to several poses."""
+        shared = len(pose) // len(source_index)
+        cells = states[:, 1:].mT.unflatten(2, pose.shape[-2:])
+        return self.transport.carry(
+            self.data.pictures("image", source_index).repeat_interleave(shared, 0),
+            cells.repeat_interleave(shared, 0),
+            pose,
+        )
 
     def _cell_weights(self, index: Tensor) -> Tensor:
         """(B, 1, h, w): the figure counts more than the flat background, its small face most."""
