@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The mannequin world in a graph: the embedded models, and people to try them on."""
+"""The mannequin world in a graph: the embedded models, and people to try them on.
+
+The renderer is imported where it draws: it is most of what importing this module would cost.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 from comfy_api.latest import io
 
+from ..pose_transfer.demo.names import HELD_OUT_PATTERNS, LABELS, PATTERNS
 from ..pose_transfer.images import from_uint8
-from ..pose_transfer.mannequin import HELD_OUT_PATTERNS, LABELS, PATTERNS, render
-from ..pose_transfer.mannequin.motion import render_motion
 from ..pose_transfer.pose import write_keypoints
 from ..pose_transfer.types import Parsing
 from .sockets import FPDMWeights, PersonParsing, PoseKeypoint
@@ -109,6 +111,8 @@ class DemoPerson(io.ComfyNode):
     def execute(
         cls, identity: int, source_pose: int, target_pose: int, upper_pattern: str = OWN_PATTERN
     ) -> io.NodeOutput:
+        from ..pose_transfer.mannequin import render
+
         pattern = None if upper_pattern == OWN_PATTERN else upper_pattern
         source, truth = (
             render(identity, pose, upper_pattern=pattern) for pose in (source_pose, target_pose)
@@ -175,6 +179,8 @@ class DemoMotion(io.ComfyNode):
     def execute(
         cls, identity: int, start_pose: int, end_pose: int, frames: int, loop: bool
     ) -> io.NodeOutput:
+        from ..pose_transfer.mannequin.motion import render_motion
+
         film = render_motion(identity, start_pose, end_pose, frames, loop)
         return io.NodeOutput(
             write_keypoints([sample.pose for sample in film]),

@@ -75,21 +75,26 @@ class SourceTransport(nn.Module):
         [-1, 1] times the last channel, which is 1 where the source shows the place and 0 where it
         does not, or where there is no body. One source goes with many poses, and the reverse.
         """
-        shown, in_source = self.source_places(source_states)
-        meant, in_target = self.pose_places(pose_states)
-        colours = F.interpolate(photo, shown.shape[-2:], mode="area") * 2 - 1
+        shown = torch.cat(self.source_places(source_states), dim=1)
+        meant = torch.cat(self.pose_places(pose_states), dim=1)
+        return self.carry_between(quarter_colours(photo, shown), shown, meant)
+
+    @torch.no_grad()
+    def carry_between(self, colours: Tensor, shown: Tensor, meant: Tensor) -> Tensor:
+        """`carry` from what the heads said: places with their logits, (B, 5, 2h, 2w).
+
+        `colours` (B, 3, 2h, 2w) in [-1, 1] are those of the places `shown`.
+        """
         scale = -0.5 / self.config.sharpness**2
         batch = max(len(shown), len(meant))
-        shown, in_source, colours, meant, in_target = (
-            x.expand(batch, -1, -1, -1) for x in (shown, in_source, colours, meant, in_target)
-        )
+        colours, shown, meant = (x.expand(batch, -1, -1, -1) for x in (colours, shown, meant))
         out = colours.new_zeros(batch, 4, *meant.shape[-2:])
         for i in range(batch):
-            here, there = in_target[i, 0] > 0, in_source[i, 0] > 0
+            here, there = meant[i, PLACE] > 0, shown[i, PLACE] > 0
             if not (here.any() and there.any()):
                 continue
-            squared = _squared(meant[i][:, here].mT, shown[i][:, there].mT)
-            # What is two widths of a cell away is another place.
+            squared = _squared(meant[i, :PLACE, here].mT, shown[i, :PLACE, there].mT)
+            # What is five widths away is another place.
             seen = torch.exp(squared.amin(1) * (scale / 25.0))
             rgb = torch.softmax(squared * scale, dim=1) @ colours[i][:, there].mT
             out[i][:, here] = torch.cat([rgb.mT * seen, seen[None]])
@@ -101,6 +106,11 @@ class SourceTransport(nn.Module):
 
     def forward(self, photo: Tensor, source_states: Tensor, pose_states: Tensor) -> Tensor:
         return self.features(self.carry(photo, source_states, pose_states))
+
+
+def quarter_colours(photo: Tensor, places: Tensor) -> Tensor:
+    """Mean colours (B, 3, 2h, 2w) in [-1, 1] of a photo (B, 3, H, W) in [0, 1], at `places`."""
+    return F.interpolate(photo, places.shape[-2:], mode="area") * 2 - 1
 
 
 def _squared(first: Tensor, second: Tensor) -> Tensor:

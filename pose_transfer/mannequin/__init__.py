@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The mannequin world: procedural people with exact pose, parsing and captions."""
 
+from ..demo.names import HELD_OUT_PATTERNS, LABELS, PATTERNS
 from .dataset import Pair, pair_seeds, pairs, split_seeds
-from .figure import LABELS
 from .identity import (
-    HELD_OUT_PATTERNS,
-    PATTERNS,
     Garment,
     Identity,
     sample_identity,

@@ -15,7 +15,6 @@ from .patterns import logo_mix, pattern_mix
 from .posing import CAMERA_PITCH, BodyPose, Vector, add, normalise, pose_skeleton
 from .raster import Canvas, Frame, Paint, Profile, Surface, coloured, paint_tube, unit
 
-LABELS = ("background", "hair", "face", "upper", "lower", "arms", "legs", "shoes")
 _UPPER, _LOWER, _ARMS, _LEGS, _SHOES = 3, 4, 5, 6, 7
 
 _FILL = 0.93

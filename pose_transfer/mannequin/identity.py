@@ -12,11 +12,9 @@ from functools import cache
 
 import numpy as np
 
-RGB = tuple[int, int, int]
+from ..demo.names import HELD_OUT_PATTERNS, PATTERNS
 
-PATTERNS = ("plain", "stripes", "checks", "dots", "gradient", "logo")
-HELD_OUT_PATTERNS = ("zigzag",)
-"""Drawn by no seed, so no model has seen them in training."""
+RGB = tuple[int, int, int]
 
 # Well separated in RGB, each with a one-word name that the CLIP tokenizer knows.
 PALETTE: dict[str, RGB] = {

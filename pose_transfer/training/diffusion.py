@@ -27,7 +27,7 @@ from ..demo.architecture import (
 from ..fpdm import FPDM
 from ..fpdm.conv_towers import build_pose_encoder
 from ..fpdm.modules import ClassEmbedding, SourceProjection
-from ..fpdm.transport import SourceTransport, build_transport
+from ..fpdm.transport import build_transport
 from ..mannequin import LABELS
 from ..mannequin.vocabulary import BEGIN, END, TOKEN_IDS
 from .batches import Batches
@@ -43,6 +43,9 @@ _FACE = LABELS.index("face")
 
 Fuse = Callable[[Tensor, Tensor], Tensor]
 """(source, target) sample numbers (B,) -> what goes into the fusion slot, (B, E)."""
+
+Carry = Callable[[Tensor, Tensor], Tensor]
+"""(source, target) sample numbers (B,) -> `SourceTransport.carry` of them, (B, 4, 64, 48)."""
 
 
 class TextEncoder(nn.Module):
@@ -117,8 +120,8 @@ class DiffusionTask:
     `latents` (N, C, 32, 24): the world's pictures, encoded; `states(index)`: the source tower's
     states of samples; `poses(index)`: the pose encoder's states of their pose maps;
     `fuse(source, target)`: the frozen first stage's embedding for two batches of sample numbers;
-    `transport`: what carries the source's colours to their places; `taught`: the UNet's attentions
-    that learn what `correspondence` says.
+    `carry`: the source's colours at the target's places; `taught`: the UNet's attentions that learn
+    what `correspondence` says.
     """
 
     def __init__(
@@ -129,7 +132,7 @@ class DiffusionTask:
         poses: Callable[[Tensor], Tensor],
         fuse: Fuse,
         settings: DemoSettings,
-        transport: SourceTransport,
+        carry: Carry,
         taught: Sequence[TaughtAttention] = (),
         correspondence: Correspondence | None = None,
     ) -> None:
@@ -139,7 +142,7 @@ class DiffusionTask:
         self.poses = poses
         self.fuse = fuse
         self.settings = settings
-        self.transport = transport
+        self.carry = carry
         self.taught = taught
         self.correspondence = correspondence
         alphas = DDPMScheduler(**SCHEDULER).alphas_cumprod.to(data.device)
@@ -181,7 +184,7 @@ class DiffusionTask:
             with torch.no_grad():
                 source = self.states(source_index).repeat_interleave(shared, 0)
                 fusion = self.fuse(many, index)
-                carried = self._carried(source_index, source[::shared], pose)
+                carried = self.carry(many, index)
             none = chance[0] < settings.drop_all
             pose_only = chance[0] > 1.0 - settings.drop_source
             no_fusion = chance[1] < settings.drop_fusion
@@ -197,16 +200,6 @@ class DiffusionTask:
             figures["attention"] = taught.loss.detach()
             taught.wanted = taught.known = taught.loss = None
         return loss, figures
-
-    def _carried(self, source_index: Tensor, states: Tensor, pose: Tensor) -> Tensor:
-        """`SourceTransport.carry` of samples `source_index`, each to several poses."""
-        shared = len(pose) // len(source_index)
-        cells = states[:, 1:].mT.unflatten(2, pose.shape[-2:])
-        return self.transport.carry(
-            self.data.pictures("image", source_index).repeat_interleave(shared, 0),
-            cells.repeat_interleave(shared, 0),
-            pose,
-        )
 
     def _cell_weights(self, index: Tensor) -> Tensor:
         """(B, 1, h, w): the figure counts more than the flat background, its small face most."""

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from ..demo.architecture import EMBED_SIZE, IMAGE_SIZE, TRANSPORT
 from ..evaluation.models import save_variant
 from ..fpdm.preprocess import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
-from ..fpdm.transport import SourceTransport, build_transport
+from ..fpdm.transport import SourceTransport, build_transport, quarter_colours
 from . import export
 from .batches import Batches, normalised
 from .correspondence import Correspondence, FirstBlockTask, TaughtAttention, teach
-from .diffusion import DemoDiffusion, DiffusionTask, Fuse, compile_blocks
+from .diffusion import Carry, DemoDiffusion, DiffusionTask, Fuse, compile_blocks
 from .fusion import FusionModel, fusion_loss
 from .image_stages import ImageStages
 from .places import places_loss
@@ -147,6 +147,29 @@ class FPDMStages(ImageStages):
 
         return self._train("places", module, loss, stage)
 
+    @torch.no_grad()
+    def carried(self, data: Batches) -> Carry:
+        """What `SourceTransport` carries between samples, from places that are told once."""
+        transport = self.places().to(self.device)
+        sources, poses = self.source_states(), self.pose_states()
+        colours, shown, meant = [], [], []
+        for start in range(0, data.count, _ENCODE_BATCH):
+            rows = torch.arange(start, min(start + _ENCODE_BATCH, data.count))
+            pose = poses[rows].to(self.device).float()
+            cells = sources[rows, 1:].to(self.device).float().mT.unflatten(2, pose.shape[-2:])
+            shown.append(torch.cat(transport.source_places(cells), dim=1).half())
+            meant.append(torch.cat(transport.pose_places(pose), dim=1).half())
+            pictures = data.pictures("image", rows.to(self.device))
+            colours.append(quarter_colours(pictures, shown[-1]).half())
+        all_colours, all_shown, all_meant = (torch.cat(x) for x in (colours, shown, meant))
+
+        def carry(source: Tensor, target: Tensor) -> Tensor:
+            return transport.carry_between(
+                all_colours[source].float(), all_shown[source].float(), all_meant[target].float()
+            )
+
+        return carry
+
     def diffusion_task(
         self, fuse: Fuse | None = None, taught: list[TaughtAttention] | None = None
     ) -> DiffusionTask:
@@ -170,7 +193,7 @@ class FPDMStages(ImageStages):
             poses,
             fuse,
             self.settings,
-            self.places().requires_grad_(False),
+            self.carried(data),
             taught or [],
             correspondence,
         )
