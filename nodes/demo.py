@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from comfy_api.latest import io
 
-from ..pose_transfer.demo.names import HELD_OUT_PATTERNS, LABELS, PATTERNS
 from ..pose_transfer.images import from_uint8
+from ..pose_transfer.mannequin.names import HELD_OUT_PATTERNS, LABELS, PATTERNS
 from ..pose_transfer.pose import write_keypoints
 from ..pose_transfer.types import Parsing
 from .sockets import FPDMWeights, PersonParsing, PoseKeypoint

@@ -81,6 +81,8 @@ def benchmark(
         if fpdm is None:
             missing.append(variant)
             continue
+        if not variant.carry and fpdm.transport is None:
+            continue
         found[variant.name] = fpdm
         pictures = _sampled(variant, models, fpdm, data, settings, seed, place, batch_size)
         methods.append(_measured(variant.name, variant.title, pictures, data, models))

@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from ..demo.names import HELD_OUT_PATTERNS, PATTERNS
+from .names import HELD_OUT_PATTERNS, PATTERNS
 
 RGB = tuple[int, int, int]
 
