@@ -132,7 +132,7 @@ class DiffusionTask:
         poses: Callable[[Tensor], Tensor],
         fuse: Fuse,
         settings: DemoSettings,
-        carry: Carry,
+        carry: Carry | None = None,
         taught: Sequence[TaughtAttention] = (),
         correspondence: Correspondence | None = None,
     ) -> None:
@@ -184,7 +184,7 @@ class DiffusionTask:
             with torch.no_grad():
                 source = self.states(source_index).repeat_interleave(shared, 0)
                 fusion = self.fuse(many, index)
-                carried = self.carry(many, index)
+                carried = self.carry(many, index) if self.carry else None
             none = chance[0] < settings.drop_all
             pose_only = chance[0] > 1.0 - settings.drop_source
             no_fusion = chance[1] < settings.drop_fusion
