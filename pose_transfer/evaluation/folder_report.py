@@ -13,6 +13,7 @@ import numpy as np
 
 from . import folder_figures
 from .folder import MEASURES, FolderResult
+from .page import markdown_table
 from .paper import PaperTable, table_for
 from .statistics import Estimate
 
@@ -161,7 +162,7 @@ def results_table(result: FolderResult) -> str:
     for name, value in result.fid.items():
         count = f"{len(result.matched.pairs)} and {result.counts[name]}"
         rows.append([MEASURES[name].heading, _number(name, value), "-", count, _better(name)])
-    return _table(["measure", "mean", "95 % interval", "pairs", "better"], rows)
+    return markdown_table(["measure", "mean", "95 % interval", "pairs", "better"], rows)
 
 
 def _number(name: str, value: float) -> str:
@@ -170,11 +171,6 @@ def _number(name: str, value: float) -> str:
 
 def _heading(sheet: str) -> str:
     return MEASURES[sheet.removeprefix("worst_").removesuffix(".png")].heading
-
-
-def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _about(result: FolderResult) -> str:
@@ -217,4 +213,4 @@ def paper_rows(table: PaperTable) -> str:
         [f"{method} (paper)", *(_number(name, row.get(name, np.nan)) for name in names)]
         for method, row in table.rows.items()
     ]
-    return _table(["", *(MEASURES[name].heading for name in names)], rows)
+    return markdown_table(["", *(MEASURES[name].heading for name in names)], rows)
