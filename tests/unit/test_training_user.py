@@ -367,6 +367,25 @@ def test_tensorboard_is_optional(project, monkeypatch, capsys):
     assert "pip install tensorboard" in capsys.readouterr().err
 
 
+def test_tensorboard_gets_the_figures_of_the_log(project, monkeypatch):
+    """The writer stands in for the package, which the tests do without."""
+    written: list[tuple[str, float, int]] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            assert folder == str(project / "out" / "tensorboard") and purge_step == 2
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, value, step))
+
+    package = SimpleNamespace(SummaryWriter=SummaryWriter)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", package)
+    run("ipf", config(project, training={"tensorboard": True, "epochs": 1}))
+    logged = losses(project / "out", "ipf")
+    assert [value for name, value, _ in written if name == "loss"] == logged
+    assert [step for name, _, step in written if name == "loss"] == [1, 2]
+
+
 def test_shipped_configurations_are_read():
     from accelerate.commands.config.config_args import load_config_from_file
 
