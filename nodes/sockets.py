@@ -37,7 +37,8 @@ class FPDMModel:
     """FPDM_MODEL: FPDM's own networks, without the UNet that they steer.
 
     `patcher` is the host's ModelPatcher around the `FPDM` module, which moves it between memory
-    and the graphics card; `name` is what error messages call it.
+    and the graphics card; `name` is what error messages call it. The module has its file's dtype
+    until `host.on_device(patcher, torch.float32)` makes it ready for use.
     """
 
     name: str

@@ -142,11 +142,13 @@ def build_model(
     latent_format: LatentFormat,
     dtypes: Sequence[torch.dtype] = (torch.float16, torch.bfloat16, torch.float32),
     disable_dynamic: bool = False,
+    take_tensors: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
     """The host's MODEL from a diffusers UNet.
 
-    `dtypes` are those that the UNet may run in, the host picks. Raises CheckpointError where
-    tensors are missing.
+    `dtypes` are those that the UNet may run in, the host picks. `take_tensors`: the caller gives
+    the tensors away; they then become the UNet's parameters, no copy, where they have the dtype
+    that was picked. Raises CheckpointError where tensors are missing.
     """
     settings = unet_settings(config)
     tensors = {
@@ -175,7 +177,9 @@ def build_model(
         else comfy.model_patcher.CoreModelPatcher
     )
     patcher = patcher_class(model, load_device=device, offload_device=mm.unet_offload_device())
-    model.load_model_weights(tensors, assign=patcher.is_dynamic())
+    # The host's layers convert no parameter of another dtype when they run, unless it is dynamic.
+    fitting = take_tensors and all(tensor.dtype == dtype for tensor in tensors.values())
+    model.load_model_weights(tensors, assign=patcher.is_dynamic() or fitting)
     if patcher.is_dynamic():  # hooks of the host need a way to a patcher that is not
         patcher.cached_patcher_init = (
             _rebuild,

@@ -124,7 +124,7 @@ class _Maker:
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        module, device = scene.fpdm.fpdm, host.on_device(scene.fpdm.patcher)
+        module, device = scene.fpdm.fpdm, host.on_device(scene.fpdm.patcher, torch.float32)
         self.source = scene.source.to(device)
         self.hidden = module.source_hidden(self.source)
         self.tokens = host.keep(module.source_tokens(self.hidden))
@@ -162,7 +162,8 @@ class _Maker:
         ).to(mm.intermediate_device())
 
     def _positive(self, frames: Sequence[Frame]) -> patches.Conditioning:
-        module, device = self.scene.fpdm.fpdm, host.on_device(self.scene.fpdm.patcher)
+        fpdm = self.scene.fpdm
+        module, device = fpdm.fpdm, host.on_device(fpdm.patcher, torch.float32)
         pose_maps = torch.cat([frame.pose_map(self.scene.size) for frame in frames]).to(device)
         embeds = self.source_embeds.to(device).expand(len(frames), -1)
         fusion = module.combine(embeds, module.embed_pose(pose_maps))
