@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from ..pose_transfer.demo.architecture import UNET
 from ..pose_transfer.errors import PoseTransferError
-from ..pose_transfer.fpdm.conv_towers import build_image_tower, build_pose_encoder
+from ..pose_transfer.fpdm.checkpoint import build_part
+from ..pose_transfer.fpdm.conv_towers import build_image_tower
 from ..pose_transfer.fpdm.preprocess import FPDMPreprocess
 from ..pose_transfer.truepose import ImageTokens
 from ..pose_transfer.truepose.checkpoint import TrainedPair, load_pair
@@ -79,6 +80,7 @@ def load(path: Path) -> LoadedPair:
 
 
 def _load_demo(path: Path) -> LoadedPair:
+    from ..pose_transfer.demo.truepose import load_truepose
     from .loading import load_demo
 
     vae = load_demo().vae
@@ -86,14 +88,14 @@ def _load_demo(path: Path) -> LoadedPair:
         1.0, UNET["in_channels"], stock_models.preview_factors(vae)
     )
     # Small enough to run exactly, as the demo's base does.
-    return _built(load_pair(path), "mannequin demo", latent_format, vae, (torch.float32,))
+    return _built(load_truepose(path), "mannequin demo", latent_format, vae, (torch.float32,))
 
 
 def _load(path: Path) -> LoadedPair:
     pair = load_pair(path)
     channels = pair.config["source_unet" if pair.leffa else "unet"]["in_channels"]
     vae = (
-        stock_models.build_vae(pair.vae, _vae_config(pair.vae))
+        stock_models.build_vae(pair.vae, pair.config.get("vae") or _vae_config(pair.vae))
         if pair.vae
         else host.absent(f"{path.name} holds no autoencoder. Load its base's with Load VAE.")
     )
@@ -145,7 +147,9 @@ def _networks(pair: TrainedPair) -> PairNetworks:
     size = tuple(config.get("image_tower", {}).pop("size", (224, 224)))
     modules: dict[str, nn.Module | None] = {
         "image_tokens": ImageTokens(**config["image_tokens"]),
-        "pose_encoder": build_pose_encoder(config["pose_encoder"]),
+        "pose_encoder": build_part(
+            "pose_encoder", config["pose_encoder"], dict(pair.parts["pose_encoder"])
+        ),
         "image_tower": (
             build_image_tower(config["image_tower"]) if "image_tower" in config else None
         ),

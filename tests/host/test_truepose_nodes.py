@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from pose_transfer.demo.architecture import IMAGE_TOWER, POSE_ENCODER, UNET
-from pose_transfer.fpdm.conv_towers import build_image_tower, build_pose_encoder
-from pose_transfer.training.truepose import TruePosePair, write_truepose
+from pose_transfer.demo.architecture import UNET
+from pose_transfer.demo.models import load_base, load_fpdm
+from pose_transfer.training.truepose import new_pair, write_truepose
 from tests.leffa_layout import leffa_tensors
 
 CLOSE = 1e-4
@@ -131,8 +131,9 @@ def test_trained_pairs_of_both_kinds_load_and_guide(
 
 
 def untrained_pair(folder: Path) -> Path:
-    """The demo's file as the trainer writes it, with random weights."""
+    """The demo's file as the trainer writes it, upon the shipped models, with random weights."""
     torch.manual_seed(0)
-    module, encoder = TruePosePair(), build_pose_encoder(POSE_ENCODER)
-    nn.init.normal_(module.pose_out.weight, std=0.5)  # a fresh encoder is silent
-    return write_truepose(folder, module, encoder, build_image_tower(IMAGE_TOWER))
+    base, fpdm = load_base(), load_fpdm()
+    module = new_pair(base, fpdm)
+    nn.init.normal_(module.pose_out.weight, std=0.5)
+    return write_truepose(folder, module, base, fpdm)
