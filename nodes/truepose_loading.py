@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from ..pose_transfer.demo.architecture import UNET
-from ..pose_transfer.errors import PoseTransferError
 from ..pose_transfer.fpdm.checkpoint import build_part
 from ..pose_transfer.fpdm.conv_towers import build_image_tower
 from ..pose_transfer.fpdm.preprocess import FPDMPreprocess
@@ -22,6 +21,7 @@ from ..pose_transfer.weights import load_into
 from . import host, stock_models
 from .once import load_once
 from .sockets import FPDMCondition, TruePoseModel
+from .truepose_tokens import TOKENS_KEY
 
 _SD_LATENT_SCALE = 0.18215
 # Leffa's reference net reads the clean latent at the noise level of the current step; where it is
@@ -49,12 +49,8 @@ class PairNetworks(nn.Module):
         self.preprocess = FPDMPreprocess(embed_size=embed_size)
 
     def embed(self, source_bhwc: Tensor) -> Tensor:
-        """Picture (B, H, W, 3) in [0, 1] -> its embedding (B, E)."""
-        if self.image_tower is None:
-            raise PoseTransferError(
-                "This pair knows the source by a stock CLIP's embedding. Connect CLIP Vision "
-                "Encode of the source to clip_vision_output."
-            )
+        """Picture (B, H, W, 3) in [0, 1] -> its embedding (B, E), where there is a tower."""
+        assert self.image_tower is not None
         pixels = self.preprocess.embed_pixels(source_bhwc)
         return self.image_tower(pixels).image_embeds
 
@@ -130,7 +126,9 @@ def _built(
         pair_timestep(source, _LEFFA_TIMESTEP, with_empty=True)
         return LoadedPair(target, source, TruePoseModel(name, None), vae)
     source = _posed_as_fpdm(source, pair, name)
-    return LoadedPair(target, source, TruePoseModel(name, host.managed(_networks(pair))), vae)
+    networks = TruePoseModel(name, host.managed(_networks(pair)))
+    source.set_attachments(TOKENS_KEY, networks)
+    return LoadedPair(target, source, networks, vae)
 
 
 def _posed_as_fpdm(source: Any, pair: TrainedPair, name: str) -> Any:
