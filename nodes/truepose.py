@@ -316,9 +316,9 @@ def _seen_by_clip(model: Any, told: list[list[Any]], clip_vision_output: Any) ->
     networks = model.get_attachment(TOKENS_KEY)
     if networks is None:
         raise PoseTransferError(
-            "clip_vision_output is for the source_model of a trained pair of this pack, which knows "
-            "what to make of it; this MODEL does not. Connect what the source shows as conditioning "
-            "instead, or nothing."
+            "clip_vision_output is for the source_model of a trained pair of this pack, which "
+            "knows what to make of it; this MODEL does not. Connect what the source shows as "
+            "conditioning instead, or nothing."
         )
     _, settings = told[0]
     rest = {key: value for key, value in settings.items() if key != REGIONS_KEY}

@@ -56,9 +56,7 @@ def source_tokens(
             f"source of {tuple(source.shape[:3])}. Parse the same pictures."
         )
     embeds = [whole]
-    crops = [
-        region_crops(source[i : i + 1], maps) for i, maps in enumerate(region_maps(parsing))
-    ]
+    crops = [region_crops(source[i : i + 1], maps) for i, maps in enumerate(region_maps(parsing))]
     for of_region in zip(*crops, strict=True):
         embeds.append(torch.cat([embed(crop).to(whole) for crop in of_region]))
     tokens = torch.cat([_projected(truepose, x) for x in embeds], dim=1)

@@ -36,7 +36,7 @@ def load_truepose(
     base_path: Path | str = BASE_WEIGHTS,
     fpdm_path: Path | str = FPDM_WEIGHTS,
 ) -> TrainedPair:
-    """The whole pair. Raises CheckpointError where a file is missing, damaged or of another base."""
+    """The whole pair. Raises CheckpointError for a missing or damaged file, or another base."""
     pair, base, fpdm = load_pair(existing(Path(path))), load_base(base_path), load_fpdm(fpdm_path)
     wanted, found = pair.config.get("borrows"), borrowed(base, fpdm)
     if wanted != found:

@@ -135,9 +135,7 @@ def load_models(device: str, weights: Path = TRUEPOSE_WEIGHTS) -> Models:
     load_into(unet, base.unet, "the demo UNet")
     text = text_context(base, torch.device(device))
     trained = _trained(weights, device) if weights.is_file() else None
-    return Models(
-        demo.fpdm, unet.to(device).eval(), demo.encode, demo.decode, text, trained
-    )
+    return Models(demo.fpdm, unet.to(device).eval(), demo.encode, demo.decode, text, trained)
 
 
 def _trained(weights: Path, device: str) -> TrainedNets:

@@ -97,7 +97,8 @@ def alignment_loss(
     """[D] L2 between the two nets' region-pooled attention to the shared tokens, a scalar.
 
     Weights (B, N_s, K) and (B, N_t, K), means over heads, each row a distribution; regions
-    (B, N_s, R) and (B, N_t, R). Regions that either picture does not show do not count.
+    (B, N_s, R) and (B, N_t, R). Regions that either picture does not show do not count; the mean
+    is over a sample's regions first, so that what else is in a batch does not matter.
     """
     there = (source_regions.sum(1) > 0.5) & (target_regions.sum(1) > 0.5)  # (B, R), in tokens
     squared = F.mse_loss(
@@ -105,4 +106,4 @@ def alignment_loss(
         pooled_attention(target_weights, target_regions),
         reduction="none",
     ).sum(-1)
-    return (squared * there).sum() / there.sum().clamp_min(1)
+    return ((squared * there).sum(-1) / there.sum(-1).clamp_min(1)).mean()

@@ -256,9 +256,9 @@ def unheard(unet: UNet2DConditionModel, aligned: bool) -> list[nn.Parameter]:
 def _call(
     unet: UNet2DConditionModel, latents: Tensor, t: Tensor, context: Tensor, told: Look | Guided
 ) -> Tensor:
-    return unet(
-        latents, t, context, cross_attention_kwargs={"truepose": told}, return_dict=False
-    )[0]
+    return unet(latents, t, context, cross_attention_kwargs={"truepose": told}, return_dict=False)[
+        0
+    ]
 
 
 def _token_shapes(height: int, width: int) -> dict[int, Shape]:

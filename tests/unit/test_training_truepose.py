@@ -235,10 +235,7 @@ def test_the_shipped_configuration_is_read() -> None:
         assert getattr(settings.training, field) == getattr(type(settings.training), field)
 
 
-def test_other_noise_levels_are_refused(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_noise_levels_are_refused(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     DDPMScheduler(beta_end=0.02).save_pretrained(project / "sd" / "scheduler")
     assert main(["truepose", "--config", str(config(project))]) == 1
     assert "noise levels" in capsys.readouterr().err
-

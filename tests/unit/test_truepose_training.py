@@ -248,9 +248,12 @@ def test_the_recorded_share_is_that_of_the_paper_s_diagnosis(
     by_hand = []
     for mass in seen:  # (1, N, R); the left half of the picture is the person
         height, width = {48: (8, 6), 12: (4, 3)}[mass.shape[1]]
-        person = 1 - torch.nn.functional.adaptive_avg_pool2d(maps, (height, width))[
-            0, REGIONS.index("background")
-        ].flatten()
+        person = (
+            1
+            - torch.nn.functional.adaptive_avg_pool2d(maps, (height, width))[
+                0, REGIONS.index("background")
+            ].flatten()
+        )
         by_hand.append((mass[0] * person[:, None]).sum(0) / person.sum())
     assert torch.allclose(record.mean()[0], torch.stack(by_hand).mean(0), atol=1e-6)
     shares = dict(zip(REGIONS, record.mean()[0].tolist(), strict=True))
@@ -272,7 +275,11 @@ def test_checkpointing_changes_no_gradient(small_unet: UNet2DConditionModel) -> 
                     torch.nn.init.normal_(value, std=0.2)
             if checkpointed:
                 net.enable_gradient_checkpointing()
-        source, noisy, context = torch.randn(1, 4, 8, 6), torch.randn(1, 4, 8, 6), torch.randn(1, 3, 12)
+        source, noisy, context = (
+            torch.randn(1, 4, 8, 6),
+            torch.randn(1, 4, 8, 6),
+            torch.randn(1, 3, 12),
+        )
         regions = PairRegions(half_and_half(), half_and_half(), torch.ones(1), torch.ones(1))
         look = pair.look(source, context)
         out, guided = pair.predict(noisy, torch.tensor([500]), context, look, regions)
@@ -295,9 +302,7 @@ def test_a_source_net_of_its_own_has_layers_that_nobody_hears(
     regions = PairRegions(half_and_half(), half_and_half(), torch.ones(1), torch.ones(1))
     context = torch.randn(1, 3, 12)
     look = pair.look(torch.randn(1, 4, 8, 6), context)
-    out, guided = pair.predict(
-        torch.randn(1, 4, 8, 6), torch.tensor([500]), context, look, regions
-    )
+    out, guided = pair.predict(torch.randn(1, 4, 8, 6), torch.tensor([500]), context, look, regions)
     loss = out.square().mean()
     if aligned:
         loss = loss + pair_alignment(guided, regions)

@@ -110,7 +110,9 @@ def fingerprint(vae: AutoencoderKL) -> str:
 class _Chunks(Dataset):
     """Pixels (B, 3, H, W) in [-1, 1] of chunks of pictures."""
 
-    def __init__(self, chunks: list[list[tuple[Picture, str, bool]]], height: int, width: int) -> None:
+    def __init__(
+        self, chunks: list[list[tuple[Picture, str, bool]]], height: int, width: int
+    ) -> None:
         self.chunks = chunks
         self.size = width, height
 

@@ -47,10 +47,14 @@ class Regions:
         return maps.flip(-1) if flipped else maps  # no region is of one side only
 
     def fill(
-        self, pictures: Iterable[tuple[Picture, str]], parser: PersonParser, accelerator: Accelerator
+        self,
+        pictures: Iterable[tuple[Picture, str]],
+        parser: PersonParser,
+        accelerator: Accelerator,
     ) -> None:
-        """Parse what is not there yet, each picture with where it is named; in every process a part.
+        """Parse pictures, each with where it is named, as far as they are not there.
 
+        Every process does its part.
         Raises PoseTransferError for a picture that cannot be read.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -81,7 +85,10 @@ class Regions:
 
 
 def load_parser(path: Path) -> PersonParser:
-    """SegFormer from its folder, SCHP from parsing_atr.onnx or parsing_lip.onnx. CheckpointError."""
+    """SegFormer from its folder, SCHP from parsing_atr.onnx or parsing_lip.onnx.
+
+    Raises CheckpointError.
+    """
     if path.is_dir():
         from ...detectors.segformer import load_segformer
 

@@ -60,9 +60,9 @@ class PairNets(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Prediction for noisy latents (B, C, h, w), and the alignment loss.
 
-        `source` (B, C, h, w) clean latents, `embeds` (B, E, n) of the source and, in the region-wise
-        form, of its crops; `source_pose` and `pose` (B, 3, 8 h, 8 w) drawn; `keep` (B, 3): which
-        samples keep context, pose and source pose.
+        `source` (B, C, h, w) clean latents, `embeds` (B, E, n) of the source and, in the
+        region-wise form, of its crops; `source_pose` and `pose` (B, 3, 8 h, 8 w) drawn; `keep`
+        (B, 3): which samples keep context, pose and source pose.
         """
         context_kept, pose_kept, source_pose_kept = keep.unbind(1)
         tokens = self.image_tokens(embeds.mT).flatten(1, 2)  # (B, n tokens, D)
