@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""TruePose's workflows: the demo's region editing as shipped, that for photos on demo models."""
+"""TruePose's workflow for photos: its list of models, and a run on the demo's models."""
 
 from __future__ import annotations
 
