@@ -60,6 +60,7 @@ bench:
 bench-quality:
 	$(RUN) -m pose_transfer.evaluation demo $(ARGS)
 	$(RUN) -m pose_transfer.evaluation one-shot
+	$(RUN) -m pose_transfer.evaluation truepose
 
 check-full-size:
 	$(RUN) tests/bench/check_full_size.py $(ARGS)

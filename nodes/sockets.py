@@ -92,7 +92,8 @@ class SourceFeatures:
     `hidden` (B, N, C) for each transformer block, normed, before the projections, row by row over
     `shapes` (rows, columns); `regions` (B, R, h, w) are soft masks of TruePose's regions. `empty`
     is what unconditional predictions attend to instead, or has no blocks where they attend to
-    nothing. With `live`, `hidden` has no blocks: they are made while sampling.
+    nothing. With `live`, `hidden` has no blocks: they are made while sampling. `context` (K, R) is
+    1 where token k of the pair's context was made of the crop of region r, None where no token was.
     """
 
     regions: torch.Tensor
@@ -100,6 +101,7 @@ class SourceFeatures:
     shapes: Mapping[Block, tuple[int, int]]
     empty: Mapping[Block, torch.Tensor]
     live: LiveSource | None = None
+    context: torch.Tensor | None = None
 
     @property
     def megabytes(self) -> float:

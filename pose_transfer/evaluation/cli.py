@@ -31,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .one_shot_cli import main as measure_one_shot
 
         return measure_one_shot(given[1:])
+    if given[:1] == ["truepose"]:
+        from .truepose_cli import main as measure_truepose
+
+        return measure_truepose(given[1:])
     asked = _parser().parse_args(given)
     try:
         return _folder(asked) if asked.command == "folder" else _retrieval(asked)
@@ -44,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("demo", help="measure the demo models and write docs/benchmark.md")
     commands.add_parser("one-shot", help="measure OnePoseTrans's parts in a ComfyUI")
+    commands.add_parser("truepose", help="measure TruePose's parts; writes docs/truepose.md")
     folder = commands.add_parser("folder", help="generated pictures against the true ones")
     add = folder.add_argument
     add("generated", type=Path, metavar="GENERATED", help="folder of generated pictures")

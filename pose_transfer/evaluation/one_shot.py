@@ -27,6 +27,7 @@ from ..mannequin import HELD_OUT_PATTERNS, Pair, pairs, render
 from .person_measures import face_scores
 from .scores import describe_pairs, score_pictures
 from .statistics import Estimate, bootstrap, paired_difference
+from .tables import Measures, differences_table, means_table
 
 TITLES = {
     "caption": "the base, with the caption only",
@@ -35,14 +36,13 @@ TITLES = {
     "both": "with both",
 }
 DIFFERENCES = (("vcm", "caption"), ("lora", "caption"), ("both", "lora"), ("both", "vcm"))
-MEASURES = {
+MEASURES: Measures = {
     "colour": ("colour error, 0..255", -1),
     "pattern": ("pattern similarity", 1),
     "pattern_upper": ("pattern similarity, upper garment", 1),
     "face": ("face similarity", 1),
     "iou": ("silhouette IoU", 1),
 }
-"""Titles, and 1 where more is better, -1 where less is."""
 PICTURE = "Drawn"
 """The title under which a variant saves its figure."""
 _TIMEOUT = 1800.0  # seconds for one picture, tuning included
@@ -147,7 +147,6 @@ def evaluate(address: str, workflow: Path, count: int, seed: int) -> OneShotResu
 
 def markdown(result: OneShotResult, command: str, picture: str) -> str:
     """The report: means, paired differences, and whether each part helps."""
-    heads = [title for title, _ in MEASURES.values()]
     lines = [
         "# Does OnePoseTrans help?",
         "",
@@ -160,35 +159,15 @@ def markdown(result: OneShotResult, command: str, picture: str) -> str:
         "",
         f"![source, caption only, VCM, LoRA, both, truth]({picture})",
         "",
-        "|  | " + " | ".join(heads) + " |",
-        "| --- |" + " --- |" * len(heads),
-    ]
-    for name, title in TITLES.items():
-        cells = [_cell(result.estimate(name, key)) for key in MEASURES]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    lines += [
+        *means_table(TITLES, MEASURES, result.estimate),
         "",
         "## Paired differences",
         "",
         "In bold where the interval leaves out zero.",
         "",
-        "|  | " + " | ".join(heads) + " |",
-        "| --- |" + " --- |" * len(heads),
+        *differences_table(TITLES, DIFFERENCES, MEASURES, result.difference),
     ]
-    for first, second in DIFFERENCES:
-        cells = []
-        for key, (_, sign) in MEASURES.items():
-            found = result.difference(first, second, key)
-            word = "better" if found.mean * sign > 0 else "worse"
-            text = f"{_cell(found, signed=True)} {word}"
-            cells.append(f"**{text}**" if found.clear else text)
-        lines.append(f"| {TITLES[first]}, against {TITLES[second]} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def _cell(value: Estimate, signed: bool = False) -> str:
-    form = "+.3f" if signed else ".3f"
-    return f"{value.mean:{form}} [{value.low:{form}}, {value.high:{form}}]"
 
 
 def sheet(result: OneShotResult, rows: int = 6) -> Image.Image:

@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`python -m pose_transfer.training.truepose`: TruePose's Siamese pair on the mannequin world.
 
-Goes on from what `python -m pose_transfer.training.demo` has left in the same work folder (world,
-latents, pose tower, image tower, diffusion) and makes what lacks. One UNet serves as both nets: it
-starts as FPDM's and learns to be guided by its own look at the clean source. Context of both is the
-image tower's embedding of the source (CAA); each net gets the pose of its own picture as FPDM does.
-The first self-attention is taught which cells show the same place (see `correspondence.py`).
+Goes on from the shipped base and FPDM, which do not change, and from what `python -m
+pose_transfer.training.demo` has left in the same work folder: world, latents, embeddings, the pose
+tower and its states. One UNet, the base's, serves as both nets. Of it only what attends is trained
+(the attentions and their norms), beside the pose encoder's last layer and the image tokens: the
+file is small, and some hundred steps are enough. Context of both nets is the image tower's
+embedding of the source (CAA); each gets the pose of its own picture as FPDM does. The first
+self-attention is taught which cells show the same place (see `correspondence.py`).
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,18 +36,22 @@ from ..demo.architecture import (
     SCHEDULER,
     UNET,
 )
-from ..fpdm.conv_towers import build_pose_encoder, describe
+from ..demo.models import MannequinBase, load_base, load_fpdm
+from ..demo.truepose import borrowed
+from ..fpdm import FPDM
+from ..fpdm.conv_towers import ConvPoseEncoder, build_pose_encoder, describe
 from ..fpdm.unet import pose_added
 from ..mannequin import LABELS
 from ..parsing import LABELS as ALL_LABELS
 from ..parsing import PARTS
 from ..truepose import REGIONS, ImageTokens, limb_priors
 from ..truepose.checkpoint import save_pair
-from ..truepose.siamese import Lesson, PairRegions, SiamesePair
+from ..truepose.siamese import Lesson, PairRegions, SiamesePair, pair_alignment
 from ..types import Person, Pose
+from ..weights import load_into
+from . import export
 from .batches import Batches
-from .correspondence import wanted_attention
-from .export import write_provenance
+from .correspondence import agreed_attention
 from .fpdm_stages import FPDMStages
 from .settings import PRESETS, StageSettings
 
@@ -60,26 +67,42 @@ ATTENTION_WEIGHT = 0.2
 DROP_ALL, DROP_SOURCE, DROP_CONTEXT, DROP_REGIONS, DROP_SOURCE_POSE = 0.1, 0.1, 0.1, 0.2, 0.15
 
 STAGE = {
-    "gpu": StageSettings(6000, 256, 4e-4, ema_decay=0.999),
-    "cpu": StageSettings(3000, 16, 3e-4, warm_up=40, ema_decay=0.993),
+    "gpu": StageSettings(4000, 256, 1e-3, ema_decay=0.999),
+    "cpu": StageSettings(1500, 16, 1e-3, warm_up=40, ema_decay=0.99),
     "smoke": StageSettings(3, 4, 3e-4, warm_up=1),
 }
 # Stages of the demo, in order: what is done already is left as it is.
-_BEFORE = (
-    "render", "autoencoder", "source_tower", "image_tower", "pose_tower", "fusion", "latents",
-)  # fmt: skip
+_BEFORE = ("render", "autoencoder", "image_tower", "pose_tower", "fusion", "latents")
 _CELLS = tuple(side // LATENT_FACTOR for side in IMAGE_SIZE)
+_LEARN = ("attn1", "attn2", "norm1", "norm2")
+"""Of every transformer block."""
 
 
 class TruePosePair(nn.Module):
-    """The demo's pair: one UNet for both nets, the pose encoder's last layer, the image tokens."""
+    """The demo's pair, inside a frozen UNet of which only what attends is part of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, unet: UNet2DConditionModel) -> None:
         super().__init__()
-        self.unet = UNet2DConditionModel(**UNET)
+        self._frozen = (unet.requires_grad_(False).eval(),)  # a tuple, or it would count as a part
+        blocks = {n: x for n, x in unet.named_modules() if isinstance(x, BasicTransformerBlock)}
+        self.names = [f"{name}.{layer}" for name in blocks for layer in _LEARN]
+        self.layers = nn.ModuleList(unet.get_submodule(name) for name in self.names)
+        self.layers.requires_grad_(True)
         self.pose_out = build_pose_encoder(POSE_ENCODER).conv_out
         self.image_tokens = ImageTokens(EMBED_WIDTH, CONTEXT_WIDTH, TOKENS)
-        self.pair = SiamesePair(self.unet)
+        self.pair = SiamesePair(unet)
+
+    @property
+    def unet(self) -> UNet2DConditionModel:
+        return self._frozen[0]
+
+    def trained(self) -> dict[str, Tensor]:
+        """What was trained of the UNet, under its own names."""
+        return {
+            f"{name}.{key}": value
+            for name, layer in zip(self.names, self.layers, strict=True)
+            for key, value in layer.state_dict().items()
+        }
 
     def forward(
         self,
@@ -103,21 +126,32 @@ class TruePosePair(nn.Module):
         times = len(noisy) // len(source)
         tokens = self.image_tokens(embeds)
         told = source_pose.flatten(1).any(1).view(-1, 1, 1, 1)
-        with pose_added(self.unet, self.pose_out(source_pose) * told):
-            self.pair.look(source, tokens)
-        self.pair.repeat(times)
+        # No gradient through SourceNet: its weights learn as TargetNet's, at half the cost.
+        with torch.no_grad(), pose_added(self.unet, self.pose_out(source_pose) * told):
+            look = self.pair.look(source, tokens).repeat(times)
         context = tokens.repeat_interleave(times, 0) * keep[0].view(-1, 1, 1)
         with pose_added(self.unet, self.pose_out(pose) * keep[1].view(-1, 1, 1, 1)):
-            prediction = self.pair.predict(noisy, t, context, regions, lesson)
+            prediction, guided = self.pair.predict(noisy, t, context, look, regions, lesson)
         # Samples without context have nothing to align.
         there = keep[0].view(-1, 1, 1, 1)
-        aligned = PairRegions(regions.source, regions.target * there, regions.keep, regions.beta)
-        return prediction, self.pair.alignment(aligned), lesson.loss()
+        aligned = pair_alignment(guided, replace(regions, target=regions.target * there))
+        return prediction, aligned, lesson.loss()
+
+
+def new_pair(base: MannequinBase, fpdm: FPDM) -> TruePosePair:
+    """An untrained pair upon the demo's base and FPDM."""
+    unet = UNet2DConditionModel(**base.unet_config)
+    # Copies, for what is loaded may be taken as it is, and `base` must stay what it is.
+    load_into(unet, {name: x.clone() for name, x in base.unet.items()}, "the demo UNet")
+    module = TruePosePair(unet)
+    module.pose_out.load_state_dict(fpdm.pose_encoder.conv_out.state_dict())
+    return module
 
 
 class TruePoseTask:
     """Batches and loss. `latents`, `embeds` and `poses` are as in FPDM's second stage; `priors`
-    (N, R, h, w) uint8 are the targets' regions as their limbs tell them."""
+    (N, R, h, w) uint8 are the targets' regions as their limbs tell them; `places` reads places on
+    the body off the pose tower's states, (B, hidden, h, w) -> (B, 4 or more, h, w)."""
 
     def __init__(
         self,
@@ -126,6 +160,7 @@ class TruePoseTask:
         embeds: Tensor,
         poses: Any,
         priors: Tensor,
+        places: nn.Module,
         targets_per_source: int,
     ) -> None:
         self.data = data
@@ -133,6 +168,7 @@ class TruePoseTask:
         self.embeds = embeds
         self.poses = poses
         self.priors = priors
+        self.places = places
         self.shared = targets_per_source
         alphas = DDPMScheduler(**SCHEDULER).alphas_cumprod.to(data.device)
         self.signal, self.noise = alphas.sqrt(), (1 - alphas).sqrt()
@@ -161,24 +197,39 @@ class TruePoseTask:
             keep_source.float(),
             (chance[3] >= DROP_REGIONS).float(),
         )
-        wanted, known = wanted_attention(self.data.cloth(index), self.data.cloth(many))
-        told = (chance[4, : len(source)] >= DROP_SOURCE_POSE).view(-1, 1, 1, 1)
+        told = chance[4, : len(source)] >= DROP_SOURCE_POSE
+        source_pose, pose = self.poses(source), self.poses(index)
+        wanted, known = self._wanted(index, many, pose, source_pose)
+        # Both nets know their places by their poses alone.
+        known = known & (keep_source & some & told.repeat_interleave(self.shared))[:, None]
         prediction, aligned, attention = module(
             a * clean + s * noise,
             t,
             self._latents(source),
             self.embeds[source],
-            self.poses(source) * told,
-            self.poses(index),
+            source_pose * told.view(-1, 1, 1, 1),
+            pose,
             regions,
             torch.stack([keep_context, some]).float(),
-            Lesson(wanted, known & keep_source[:, None]),
+            Lesson(wanted, known),
         )
         velocity = a * noise - s * clean
         weight = self._cell_weights(target_labels)
         error = ((prediction.float() - velocity).square() * weight).mean() / weight.mean()
         loss = error + ALIGNMENT_WEIGHT * aligned + ATTENTION_WEIGHT * attention
         return loss, {"noise": error, "alignment": aligned, "attention": attention}
+
+    @torch.no_grad()
+    def _wanted(
+        self, index: Tensor, many: Tensor, pose: Tensor, source_pose: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        guesses = self.places(pose)[:, :4], self.places(source_pose)[:, :4]
+        return agreed_attention(
+            self.data.cloth(index),
+            self.data.cloth(many),
+            guesses[0],
+            guesses[1].repeat_interleave(self.shared, 0),
+        )
 
     def _latents(self, index: Tensor) -> Tensor:
         return self.latents[index.to(self.latents.device)].to(self.data.device).float()
@@ -203,24 +254,23 @@ def _region_of_label() -> list[int]:
 
 
 class TruePoseStages(FPDMStages):
-    """FPDM's stages, and the pair that goes on from them."""
+    """The stages that the pair needs, and the pair."""
 
     def truepose(self) -> TruePosePair:
-        stage = STAGE[self.preset]
-        module = TruePosePair()
+        stage, (base, fpdm) = STAGE[self.preset], self._shipped()
+        module = new_pair(base, fpdm)
+        module.unet.to(self.device)
         if self._finished("truepose", stage.steps):
             return self._load("truepose", module)
         for part in _BEFORE:
             getattr(self, part)()
-        start = self.diffusion().fpdm
-        assert start.unet is not None
-        module.unet.load_state_dict(start.unet.state_dict())
-        module.pose_out.load_state_dict(start.pose_encoder.conv_out.state_dict())
         task = self.truepose_task()
         return self._train("truepose", module, lambda m, step, g: task(m, stage.batch, g), stage)
 
+    def _shipped(self) -> tuple[MannequinBase, FPDM]:
+        return load_base(self.out / export.BASE_FILE), load_fpdm(self.out / export.FPDM_FILE)
+
     def truepose_task(self) -> TruePoseTask:
-        data = self._second_stage("parsing", "cloth")
         embeds, _ = self.embeddings("fusion", self.fusion().to(self.device))
         states = self.pose_states()
 
@@ -228,11 +278,12 @@ class TruePoseStages(FPDMStages):
             return states[index.to(states.device)].to(self.device).float()
 
         return TruePoseTask(
-            data,
+            self._second_stage("parsing", "cloth"),
             self.latents()["latents"].to(self.device),
             embeds,
             poses,
             self.target_priors(),
+            self.pose_tower().places,
             self.settings.targets_per_source,
         )
 
@@ -252,9 +303,10 @@ class TruePoseStages(FPDMStages):
 
     def export_truepose(self) -> Path:
         """Write the shipped file from whatever the stage has reached."""
-        module = self._load("truepose", TruePosePair()).cpu()
-        path = write_truepose(self.out, module, self.pose_tower().encoder, self.fusion().tower)
-        write_provenance(
+        base, fpdm = self._shipped()
+        module = self._load("truepose", new_pair(base, fpdm)).cpu()
+        path = write_truepose(self.out, module, base, fpdm)
+        export.write_provenance(
             path,
             {
                 "command": f"python -m pose_transfer.training.truepose --preset {self.preset}",
@@ -278,21 +330,10 @@ class TruePoseStages(FPDMStages):
         return path
 
 
-def write_truepose(
-    folder: Path, module: TruePosePair, pose_encoder: nn.Module, image_tower: nn.Module
-) -> Path:
-    """`mannequin_truepose.safetensors` in fp16: the pair, and the frozen towers that it needs.
-
-    `pose_encoder`: whose tower the pair was trained behind; its last layer is the pair's own.
-    """
-    encoder = build_pose_encoder(POSE_ENCODER)
-    encoder.load_state_dict(pose_encoder.state_dict())
-    encoder.conv_out.load_state_dict(module.pose_out.state_dict())
-    parts = {
-        "image_tokens": module.image_tokens,
-        "pose_encoder": encoder,
-        "image_tower": image_tower,
-    }
+def write_truepose(folder: Path, module: TruePosePair, base: MannequinBase, fpdm: FPDM) -> Path:
+    """`mannequin_truepose.safetensors` in fp16: what was trained upon these base and FPDM."""
+    encoder = fpdm.pose_encoder
+    assert isinstance(encoder, ConvPoseEncoder)
     config = {
         "unet": UNET,
         "prediction": SCHEDULER["prediction_type"],
@@ -301,14 +342,21 @@ def write_truepose(
         },
         "pose_encoder": describe(encoder),
         "image_tower": {**IMAGE_TOWER, "size": EMBED_SIZE},
+        "borrows": borrowed(base, fpdm),
     }  # fmt: skip
+    parts = {
+        "image_tokens": _halved(module.image_tokens.state_dict()),
+        "pose_encoder": {
+            f"conv_out.{name}": x for name, x in _halved(module.pose_out.state_dict()).items()
+        },
+    }
     path = folder / FILE
-    save_pair(path, _halved(module.unet), {k: _halved(p) for k, p in parts.items()}, config)
+    save_pair(path, _halved(module.trained()), parts, config)
     return path
 
 
-def _halved(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.half() for name, value in module.state_dict().items()}
+def _halved(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.half() for name, value in tensors.items()}
 
 
 def main() -> None:

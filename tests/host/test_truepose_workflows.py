@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""TruePose's workflow for photos: its list of models, and a run on the demo's models."""
+
+from __future__ import annotations
+
+import io
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from pose_transfer.client import ComfyServer, load_workflow
+from pose_transfer.client.workflow import Workflow
+from pose_transfer.mannequin import render
+from pose_transfer.weights.registry import MODELS
+
+WORKFLOWS = Path(__file__).parents[2] / "workflows"
+PHOTO = "truepose_training_free"
+
+
+def picture(data: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def test_the_host_s_list_of_missing_models_gets_the_files(server: ComfyServer) -> None:
+    known = {(m.folder, f.path): f.url for m in MODELS for f in m.files}
+    ui = json.loads((WORKFLOWS / f"{PHOTO}.json").read_text())
+    with urllib.request.urlopen(f"{server.address}/models") as answer:
+        folders = json.load(answer)
+    chosen = {v for node in ui["nodes"] for v in node.get("widgets_values", [])}
+    assert len(ui["models"]) == 2
+    for model in ui["models"]:
+        assert known[model["directory"], model["name"]] == model["url"]
+        assert model["directory"] in folders
+        assert model["name"] in chosen
+
+
+def on_the_demo(workflow: Workflow, person: str, pose: str) -> Workflow:
+    """The workflow with the demo's models in place of files that cannot be had here."""
+    ids = {node["_meta"]["title"]: node_id for node_id, node in workflow.items()}
+
+    def inputs(title: str) -> dict[str, Any]:
+        return workflow[ids[title]]["inputs"]
+
+    models = ids["Load checkpoint"]
+    workflow[models] |= {"class_type": "PoseTransferDemoModels", "inputs": {}}
+    inputs("Pose control")["control_net"] = [models, 4]
+    del workflow[ids["Load ControlNet"]]
+    for title in ("Detect person", "Detect pose to take"):
+        inputs(title)["detector"] = "mannequin (demo)"
+    inputs("Parse person")["parser"] = "mannequin (demo)"
+    inputs("Shrink photo")["megapixels"] = 192 * 256 / 2**20
+    inputs("Draw target pose").update(width=192, height=256, style="fpdm")
+    inputs("Size").update(width=192, height=256)
+    inputs("Sample")["steps"] = 4
+    inputs("Caption")["value"] = render(19, 29).caption
+    inputs("Photo of the person")["image"] = person
+    inputs("Photo with the pose")["image"] = pose
+    return workflow
+
+
+def test_the_workflow_for_photos_runs_on_the_demo_s_models(comfy: Any) -> None:
+    source = render(19, 29)
+    uploaded = []
+    for label, image in (("person", source.image), ("pose", render(49, 9).image)):
+        data = io.BytesIO()
+        Image.fromarray(image).save(data, "png")
+        uploaded.append(comfy.upload_image(f"{PHOTO}_{label}.png", data.getvalue()))
+    workflow = on_the_demo(load_workflow(WORKFLOWS / "api" / f"{PHOTO}.json"), *uploaded)
+    (guided,) = comfy.run(workflow, timeout=900).images["Save result"]
+    ids = {node["_meta"]["title"]: node_id for node_id, node in workflow.items()}
+    workflow[ids["Guide attention"]]["inputs"]["strength"] = 0.0
+    (alone,) = comfy.run(workflow, timeout=900).images["Save result"]
+    made, plain = picture(guided), picture(alone)
+    assert made.shape == source.image.shape and made.std() > 5
+    assert np.abs(made.astype(int) - plain).mean() > 2, "the source is attended to"
