@@ -166,6 +166,49 @@ def test_a_graph_tunes_and_uses_what_was_learnt(comfy: Any) -> None:
     assert len(offered(comfy) - before) == 1
 
 
+def files(server: ComfyServer) -> set[Path]:
+    """The LoRAs that the server has kept."""
+    folder = server.base_directory / "output" / "pose_transfer" / "loras"
+    return set(folder.glob("*.safetensors"))
+
+
+def about(path: Path) -> dict[str, Any]:
+    """How a LoRA was tuned, by its file."""
+    with safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["pose_transfer_tuning"])
+
+
+def test_a_lora_is_learnt_beside_the_visual_consistency_module(
+    server: ComfyServer, comfy: Any
+) -> None:
+    """On the MODEL and positive of Apply VCM: the module acts while it is learnt."""
+    nodes = graph(seed=4, preview_every=0, positive=["vcm", 1], model=["vcm", 0])
+    demo = "mannequin demo (comes with the pack)"
+    load = {"image_weights": demo, "face_weights": "of the same file"}
+    apply = {
+        "model": ["demo", 0], "clip": ["demo", 1], "vcm": ["load", 0],
+        "prompt": "A man with face.", "negative_prompt": "", "face_word": "face",
+        "blocks": "uniform", "image_scale": 1.0, "block_table": "", "face_scale": 0.0,
+        "start": 0.0, "end": 1.0, "crop": "center", "source": ["person", 0],
+    }  # fmt: skip
+    for name, kind, inputs in (
+        ("load", "PoseTransferLoadVCM", load), ("vcm", "PoseTransferApplyVCM", apply)
+    ):  # fmt: skip
+        nodes[name] = {"class_type": kind, "inputs": inputs, "_meta": {"title": name}}
+    nodes["apply"]["inputs"]["model"] = ["vcm", 0]
+    for name in ("positive", "negative"):
+        nodes["sample"]["inputs"][name] = ["vcm", 1]
+    losses = []
+    for scale in (1.0, 0.0):
+        before = files(server)
+        comfy.run(nodes, {"vcm": {"image_scale": scale}}, timeout=300)
+        (made,) = files(server) - before
+        losses.append(about(made)["loss"])
+    assert abs(losses[0][0] - losses[1][0]) > 1e-4, "the module did nothing in the first step"
+    comfy.run(nodes, {"vcm": {"image_scale": 1.0}, "previews": {"filename_prefix": "again"}})
+    assert files(server) == before | {made}, "it was tuned again"
+
+
 def test_the_demo_s_face_encoder_chooses_the_weights(server: ComfyServer, comfy: Any) -> None:
     """In its real size, with the pose of the photo known, so that previews show a face."""
     nodes = graph(
@@ -199,12 +242,10 @@ def test_the_demo_s_face_encoder_chooses_the_weights(server: ComfyServer, comfy:
     for name, (kind, inputs) in more.items():
         nodes[name] = {"class_type": kind, "inputs": inputs, "_meta": {"title": name}}
     del nodes["result"]
-    loras = server.base_directory / "output" / "pose_transfer" / "loras"
-    before = set(loras.glob("*.safetensors"))
+    before = files(server)
     assert len(comfy.run(nodes, timeout=300).images["previews"]) == 3
-    (made,) = set(loras.glob("*.safetensors")) - before
-    with safe_open(made, framework="pt") as file:
-        told = json.loads(file.metadata()["pose_transfer_tuning"])
+    (made,) = files(server) - before
+    told = about(made)
     scores = told["likeness"]
     assert len(scores) == 3 and all(score is not None and -1 <= score <= 1 for score in scores)
     assert max(scores) > -1, "no face was found in any preview"

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import runpy
+import secrets
 import shutil
 import subprocess
 import sys
@@ -81,8 +82,15 @@ class RayCluster:
         self.machines[number].wait()
 
 
+@pytest.fixture(autouse=True)
+def token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is started here; a token that lies on this machine is not looked at."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
 @pytest.fixture
-def cluster() -> Iterator[RayCluster]:
+def cluster(token: None) -> Iterator[RayCluster]:
     made = RayCluster(Path(tempfile.mkdtemp(prefix="ray-")))
     try:
         made.start()
@@ -103,7 +111,7 @@ def arguments(tmp_path: Path) -> list[str]:
 
 
 def test_a_run_uses_the_cluster_at_an_address_and_leaves_it_as_it_was(
-    cluster: RayCluster, arguments: list[str], tmp_path: Path
+    cluster: RayCluster, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seeds, there in (("1,2,3", 3), ("1,2,3,4,5", 5)):
         with (tmp_path / "log").open("wb") as log:
@@ -115,6 +123,14 @@ def test_a_run_uses_the_cluster_at_an_address_and_leaves_it_as_it_was(
         assert len(storm.check(tmp_path / "out", there)) == there
         assert not storm.servers(tmp_path / "base")
         assert cluster.machines[0].poll() is None
+
+    monkeypatch.delenv("RAY_AUTH_MODE")  # as it is where nobody thinks of tokens
+    with (tmp_path / "log").open("wb") as log:
+        driver = storm.start_queue(
+            arguments, tmp_path / "more", tmp_path / "base", log, cluster.address
+        )
+        assert driver.wait(200) == 1
+    assert "set RAY_AUTH_MODE=token" in (tmp_path / "log").read_text()
 
 
 def test_an_address_without_a_cluster_is_one_sentence(arguments: list[str], tmp_path: Path) -> None:
