@@ -55,6 +55,7 @@ bench:
 	$(RUN) tests/bench/bench_tuning.py
 	$(RUN) tests/bench/bench_vcm.py
 	$(RUN) tests/bench/bench_truepose.py
+	$(RUN) tests/bench/bench_workflows.py
 	$(RUN) --browser tests/bench/bench_editor.py
 
 bench-quality:
@@ -76,6 +77,7 @@ locales:
 
 help-pictures:
 	$(RUN) tests/bench/help_pictures.py $(ARGS)
+	$(RUN) --browser tests/bench/graph_pictures.py
 
 clean:
 	rm -rf output build runs .pytest_cache .ruff_cache

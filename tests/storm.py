@@ -73,9 +73,11 @@ def storm(
     )  # fmt: skip
 
 
-def start_queue(arguments: Sequence[str], out: Path, base: Path, log: Any) -> subprocess.Popen:
+def start_queue(
+    arguments: Sequence[str], out: Path, base: Path, log: Any, ray: str = "local", servers: int = 2
+) -> subprocess.Popen:
     command = [sys.executable, "-m", "pose_transfer.client", "queue", *arguments]
-    command += ["--out", str(out), "--ray", "local", "--servers", "2", "--base", str(base)]
+    command += ["--out", str(out), "--ray", ray, "--servers", str(servers), "--base", str(base)]
     return subprocess.Popen(command, cwd=PACK, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
 

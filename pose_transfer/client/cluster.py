@@ -240,7 +240,11 @@ def _connected(ray: Any, plan: ClusterPlan) -> Iterator[None]:
     try:
         ray.init(**options)
     except ConnectionError as error:
-        raise ServerError(f"There is no Ray cluster at {plan.address}: {error}") from error
+        raise ServerError(
+            f"There is no Ray cluster at {plan.address}, or it wants a token: {error}. Look at "
+            "`ray status` there. If the cluster was started with a token, set RAY_AUTH_MODE=token "
+            "and put the same ~/.ray/auth_token on this machine."
+        ) from error
     try:
         yield
     finally:

@@ -177,6 +177,32 @@ def test_a_missing_checkpoint_is_named_with_its_folder_and_address(page: Page):
         assert page.evaluate("navigator.clipboard.readText()") == model["url"]
 
 
+@pytest.mark.parametrize("name", ["oneposetrans_sdxl", "oneposetrans_sd15"])
+def test_a_workflow_for_photos_opens_and_names_each_missing_model_once(name: str, page: Page):
+    workflow = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
+    page.get_by_test_id("error-overlay-see-errors").click(timeout=START_MS)
+    group = page.get_by_test_id("error-group-missing-model")
+    expect(group).to_be_visible()
+    page.wait_for_timeout(1000)
+    keep(page, f"opened-{name}")
+    assert page.evaluate("app.graph.nodes.length") == len(workflow["nodes"])
+    unknown = "app.graph.nodes.filter(n => !LiteGraph.registered_node_types[n.type])"
+    assert page.evaluate(f"{unknown}.map(n => n.type)") == []
+    for kind in ("missing-node", "swap-nodes"):
+        expect(page.get_by_test_id(f"error-group-{kind}")).to_have_count(0)
+    buttons = group.get_by_role("button", name="Copy URL")
+    urls = []
+    for number in range(buttons.count()):
+        buttons.nth(number).click()
+        urls.append(page.evaluate("navigator.clipboard.readText()"))
+    assert sorted(urls) == sorted(model["url"] for model in workflow["models"])
+    for model in workflow["models"]:
+        expect(group).to_contain_text(model["name"])
+        expect(group).to_contain_text(model["directory"])
+
+
 def test_the_help_of_a_node_shows_its_pictures(page: Page):
     title = page.evaluate(
         """async () => {

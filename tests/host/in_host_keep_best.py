@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -10,8 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management as mm
+import numpy as np
 import torch
+from pose_transfer_pack.nodes import likeness
 from pose_transfer_pack.nodes.patches import tuning
+from pose_transfer_pack.pose_transfer.detectors.base import Face
+from pose_transfer_pack.pose_transfer.detectors.face_choice import ChosenFace, as_embedding
+from pose_transfer_pack.pose_transfer.types import Box
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -24,7 +30,7 @@ STEPS = 3
 def check() -> Report:
     torch.set_num_threads(1)  # tiny tensors; threads only wait for each other
     made = tiny["tiny_unet"]("sd15")
-    return best(made) | person(made) | stops(made)
+    return best(made) | face(made) | person(made) | stops(made)
 
 
 class Judge:
@@ -63,6 +69,58 @@ def best(made: Any) -> Report:
         "none": kept(math.nan, math.nan, math.nan)[0],
         "none said": kept(math.nan, math.nan, math.nan)[2],
     }
+
+
+class Faces:
+    """A face encoder: the likest face in each preview is at that cosine of the photo's, or none."""
+
+    def __init__(self, cosines: Sequence[float | None]) -> None:
+        self.cosines = list(cosines)
+
+    def faces(self, picture: Any) -> list[Any]:
+        assert picture.shape == (64, 64, 3) and picture.dtype == np.uint8
+        cosine = self.cosines.pop(0)
+        if cosine is None:
+            return []
+        raw = np.zeros((2, 512), np.float32)
+        raw[:, :2] = [-3, 0], [7 * cosine, 7 * math.sqrt(1 - cosine**2)]  # somebody else's first
+        points = np.zeros((5, 2), np.float32)
+        return [Face(Box(0, 0, 9, 9), points, one) for one in raw]
+
+
+def face(made: Any) -> Report:
+    """The same with a face encoder, alone and beside a CLIP Vision."""
+    after = [tuning._tune(job(made, steps=steps))[0] for steps in (1, 2, 3)]
+
+    def kept(
+        cosines: Sequence[float | None], found: bool = True, opinion: Sequence[float] = ()
+    ) -> tuple[list[int], Any, str]:
+        one = as_embedding([ChosenFace(None, 0)], "an encoder")
+        raw = one.raw.copy()
+        raw[0, 0] = float(found)
+        known = dataclasses.replace(one, raw=5 * raw, normalised=raw, found=np.array([found]))
+        likeness.load_named = {"an encoder": Faces(cosines)}.__getitem__
+        judge = {"clip_vision": Judge(opinion)} if opinion else {}
+        asked = job(made, steps=STEPS, preview_every=1, face=known, **judge)
+        tuned, said = tuning._tune(asked)
+        keys.add(asked.key())
+        steps = [n for n, one in enumerate(after, 1) if same(one.tensors, tuned.tensors)]
+        return steps, tuned.about.get("likeness"), said
+
+    keys = {job(made, steps=STEPS, preview_every=1).key()}
+    before = likeness.load_named
+    try:
+        return {
+            "face": kept([0.5, 0.75, 0.25]),
+            "without face": kept([None, -0.5, -0.75]),
+            "no face": kept([None, None, None]),
+            "no face in photo": kept([0.5, 0.75, 0.25], found=False),
+            "face and picture": kept([0.5, 0.25, 0.25], opinion=(0.1, 0.2, 0.9)),
+            "picture only": kept([None, None, None], opinion=(0.1, 0.9, 0.5)),
+            "face keys": len(keys),
+        }
+    finally:
+        likeness.load_named = before
 
 
 def person(made: Any) -> Report:
