@@ -68,7 +68,7 @@ export const ZH = {
   "preset.Waving": "挥手",
   "preset.Arms up": "双臂上举",
   "preset.Arms out": "双臂平举",
-  "preset.Three-quarter": "四分之三侧面",
+  "preset.Three-quarter": "3/4 侧面",
   "preset.Walking": "行走",
   "preset.Profile walk": "侧面行走",
   "preset.Running": "奔跑",
