@@ -78,6 +78,7 @@ locales:
 help-pictures:
 	$(RUN) tests/bench/help_pictures.py $(ARGS)
 	$(RUN) --browser tests/bench/graph_pictures.py
+	$(RUN) --browser tests/bench/help_wiring.py
 
 clean:
 	rm -rf output build runs .pytest_cache .ruff_cache

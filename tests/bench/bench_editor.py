@@ -34,7 +34,7 @@ def main() -> None:
     ):
         for renderer in ("canvas", "vue"):
             with browser.front_end_of(server, renderer) as front_end:
-                editor = browser.EditorPage(front_end.page, server, renderer)
+                editor = browser.EditorPage(front_end)
                 editor.build()
                 editor.open()
                 speed = editor.speed()

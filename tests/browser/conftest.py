@@ -1,30 +1,41 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The real front end, and the pose editor in it, for the tests beside this file.
 
-Pictures land in build/screenshots.
+Pictures land in build/screenshots: one at each test's end, by the name of the test, and those that
+tests keep on their way.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from playwright.sync_api import ElementHandle, Error, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, ElementHandle, Locator, Page, expect, sync_playwright
 
 from pose_transfer.client import ComfyServer
 from pose_transfer.pose import read_keypoints
 from pose_transfer.types import Pose
 
 SCREENSHOTS = Path(__file__).resolve().parents[2] / "build" / "screenshots"
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
-START_MS, RUN_MS = 60_000, 120_000
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+PACK = "pose-transfer"  # its folder, by which the template browser names it
+START_MS, RUN_MS = 60_000, 300_000
 expect.set_options(timeout=20_000)  # the machine is busy with other tests
 
 CLEAR = """async () => {
@@ -105,15 +116,46 @@ FOLLOWING = """async () => {
 }"""
 
 
+# Every text of an element and what lies in it, also those that are heard or seen under the pointer.
+# The names of keys are left out.
+TEXTS = """root => {
+  const NAMES = ["title", "aria-label", "aria-valuetext", "placeholder", "alt", "data-count"];
+  const found = [];
+  const walk = element => {
+    for (const name of NAMES)
+      if (element.hasAttribute(name)) found.push(element.getAttribute(name));
+    if (element.localName == "kbd") return;
+    for (const child of element.childNodes)
+      if (child.nodeType == Node.TEXT_NODE) found.push(child.data);
+      else walk(child);
+  };
+  walk(root);
+  return found.map(text => text.trim()).filter(Boolean);
+}"""
+
+
 class FrontEnd:
     """A page of the front end. `topic` begins the names of the pictures that are kept."""
 
     topic = "graph"
 
-    def __init__(self, page: Page, server: ComfyServer, renderer: str) -> None:
-        self.page = page
+    def __init__(self, browser: Browser, server: ComfyServer, renderer: str) -> None:
+        self.browser = browser
         self.server = server
         self.renderer = renderer
+        self.errors: list[str] = []  # of scripts, since the test began
+        self.page = self._new_page()
+
+    def _new_page(self) -> Page:
+        page = self.browser.new_page(viewport={"width": 1500, "height": 950}, locale="en-US")
+        page.on("pageerror", lambda error: self.errors.append(str(error)))
+        return page
+
+    def renew(self) -> None:
+        """Opens the front end as somebody meets it who was never here."""
+        self.page.close()
+        self.page = self._new_page()
+        self.start()
 
     def set(self, name: str, value: Any) -> None:
         """Changes a setting of the front end; it counts from the next start on."""
@@ -131,6 +173,37 @@ class FrontEnd:
             "window.app?.extensionManager?.workflow?.activeWorkflow?.changeTracker && app.graph",
             timeout=START_MS,
         )
+
+    def show_templates(self) -> Locator:
+        """Opens the template browser at this pack's; returns its window."""
+        self.page.get_by_role("button", name="Templates").first.click()
+        dialog = self.page.get_by_role("dialog")
+        dialog.get_by_text(PACK, exact=True).click()
+        expect(dialog.get_by_test_id(re.compile("^template-workflow-")).first).to_be_visible(
+            timeout=START_MS
+        )
+        return dialog
+
+    def open_template(self, name: str) -> None:
+        """Opens a workflow of the pack from the template browser."""
+        self.show_templates().get_by_test_id(f"template-workflow-{name}").click()
+        expect(self.page.get_by_role("dialog")).to_have_count(0, timeout=START_MS)
+        self.page.wait_for_function("app.graph.nodes.some(n => n.type.startsWith('PoseTransfer'))")
+        self.page.wait_for_timeout(1000)  # the check for missing models comes after the graph
+
+    def texts(self, selector: str) -> list[str]:
+        """What an element shows and says, with all that lies in it."""
+        return self.page.locator(selector).evaluate(TEXTS)
+
+    @contextmanager
+    def speaking(self, locale: str) -> Iterator[None]:
+        """Another language for a while. The front end then makes all nodes anew."""
+        choose = "locale => app.extensionManager.setting.set('Comfy.Locale', locale)"
+        self.page.evaluate(choose, locale)
+        try:
+            yield
+        finally:
+            self.page.evaluate(choose, "en")
 
     def clear(self) -> None:
         """Takes all nodes out of the graph."""
@@ -176,12 +249,17 @@ class FrontEnd:
 
 
 class EditorPage(FrontEnd):
-    """A page of the front end with two untouched editors in the graph."""
+    """The pose editors in the graph of a page that is open."""
 
     topic = "pose-editor"
 
+    def __init__(self, front_end: FrontEnd) -> None:
+        self.browser, self.page = front_end.browser, front_end.page
+        self.server, self.renderer = front_end.server, front_end.renderer
+        self.errors = front_end.errors
+
     def build(self) -> None:
-        """Makes the graph anew."""
+        """Makes a new graph, with two untouched editors."""
         self.clear()
         self.page.evaluate(BUILD)
         expect(self.page.locator(".pt-node")).to_have_count(2)
@@ -266,8 +344,7 @@ def front_end_of(server: ComfyServer, renderer: str) -> Iterator[FrontEnd]:
         pytest.fail("CHROMIUM is not set: run these tests by `make test` or `make test-host`.")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1500, "height": 950}, locale="en-US")
-        front_end = FrontEnd(page, server, renderer)
+        front_end = FrontEnd(browser, server, renderer)
         front_end.set("Comfy.TutorialCompleted", True)
         front_end.set("Comfy.VueNodes.Enabled", renderer == "vue")
         front_end.start()
@@ -289,22 +366,37 @@ def opened(request: pytest.FixtureRequest, server: ComfyServer) -> Iterator[Fron
 @pytest.fixture
 def front_end(opened: FrontEnd) -> Iterator[FrontEnd]:
     """The front end with an empty graph; a script error fails the test."""
-    errors: list[str] = []
-
-    def note(error: Error) -> None:
-        errors.append(str(error))
-
-    opened.page.on("pageerror", note)
     opened.clear()
+    opened.errors.clear()
     yield opened
-    opened.page.remove_listener("pageerror", note)
-    assert errors == []
+    assert opened.errors == []
 
 
 @pytest.fixture
 def editor(front_end: FrontEnd) -> Iterator[EditorPage]:
     """The front end with a new graph of two editors, closed."""
-    editor = EditorPage(front_end.page, front_end.server, front_end.renderer)
+    editor = EditorPage(front_end)
     editor.build()
     yield editor
     editor.page.evaluate("document.querySelector('dialog.pt-editor .pt-primary')?.click()")
+
+
+@pytest.fixture
+def edit_pose_template(front_end: FrontEnd) -> EditorPage:
+    """A front end that was just started, with the template edit_pose from its template browser."""
+    front_end.renew()
+    front_end.open_template("edit_pose")
+    return EditorPage(front_end)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Function) -> Generator[None, Any, Any]:
+    """Keeps a picture of the page at the end of each test, also of one that failed."""
+    try:
+        return (yield)
+    finally:
+        front_end: FrontEnd = item.funcargs["front_end"]
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        module, name = item.path.stem.removeprefix("test_"), item.name.removeprefix("test_")
+        name = re.sub(r"[^\w-]+", "-", f"{module}-{name}").strip("-")
+        front_end.page.screenshot(path=SCREENSHOTS / f"{name}.png")
