@@ -25,9 +25,10 @@ from pose_transfer.client import ComfyServer  # noqa: E402
 browser = SimpleNamespace(**runpy.run_path(str(PACK / "tests" / "browser" / "conftest.py")))
 
 IMAGES = PACK / "web" / "docs" / "images"
-MARGIN = 16  # px around the nodes
+MARGIN = 28  # px around the nodes; the badge with the pack's name stands above a title
 
-# Nodes left to right, and wires: from which node's which output to which node's which input.
+# Nodes left to right, with how low they lie, and wires: from which output of which node to which
+# node's which input.
 Wire = tuple[int, str, int, str]
 LOADED: list[Wire] = [
     (0, "source_model", 1, "model"), (0, "VAE", 1, "vae"), (0, "model", 2, "model"),
@@ -36,17 +37,17 @@ LOADED: list[Wire] = [
 APPLIED: list[Wire] = [
     (0, "model", 1, "model"), (0, "truepose", 1, "truepose"), (1, "MODEL", 2, "model"),
 ]  # fmt: skip
-PICTURES: dict[str, tuple[list[str], list[Wire]]] = {
-    "load_truepose": (["LoadTruePose", "SourceFeatures", "GuideAttention"], LOADED),
-    "apply_truepose": (["LoadTruePose", "ApplyTruePose", "GuideAttention"], APPLIED),
+PICTURES: dict[str, tuple[dict[str, int], list[Wire]]] = {
+    "load_truepose": ({"LoadTruePose": 0, "SourceFeatures": 190, "GuideAttention": 0}, LOADED),
+    "apply_truepose": ({"LoadTruePose": 0, "ApplyTruePose": 0, "GuideAttention": 0}, APPLIED),
 }
 
 # Returns the rectangle around all nodes, in px of the page.
 BUILD = """async ([kinds, wires, margin]) => {
   let x = 0;
-  const nodes = kinds.map(kind => {
+  const nodes = Object.entries(kinds).map(([kind, y]) => {
     const node = LiteGraph.createNode("PoseTransfer" + kind);
-    node.pos = [x, 0];
+    node.pos = [x, y];
     app.graph.add(node);
     node.setSize([Math.max(node.size[0], 300), node.size[1]]);
     x += node.size[0] + 70;
@@ -54,7 +55,7 @@ BUILD = """async ([kinds, wires, margin]) => {
   });
   for (const [from, output, to, input] of wires)
     nodes[from].connect(nodes[from].findOutputSlot(output), nodes[to], input);
-  Object.assign(app.canvas.ds, { scale: 1, offset: [110, 130] });
+  Object.assign(app.canvas.ds, { scale: 1, offset: [110, 190] });
   app.canvas.setDirty(true, true);
   for (let frame = 0; frame < 5; frame += 1) await new Promise(requestAnimationFrame);
   const boxes = nodes.map(node => node.getBounding());
@@ -84,7 +85,7 @@ def main() -> None:
             picture(front_end, *wiring).save(IMAGES / f"{name}.jpg", quality=85)
 
 
-def picture(front_end: Any, kinds: list[str], wires: list[Wire]) -> Image.Image:
+def picture(front_end: Any, kinds: dict[str, int], wires: list[Wire]) -> Image.Image:
     """These nodes, wired, as the front end draws them."""
     front_end.clear()
     box = front_end.page.evaluate(BUILD, [kinds, wires, MARGIN])
