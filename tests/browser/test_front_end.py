@@ -115,7 +115,6 @@ def test_a_workflow_for_photos_opens_and_names_each_missing_model_once(name: str
     group = page.get_by_test_id("error-group-missing-model")
     expect(group).to_be_visible()
     page.wait_for_timeout(1000)
-    keep(page, f"opened-{name}")
     assert page.evaluate("app.graph.nodes.length") == len(workflow["nodes"])
     unknown = "app.graph.nodes.filter(n => !LiteGraph.registered_node_types[n.type])"
     assert page.evaluate(f"{unknown}.map(n => n.type)") == []
