@@ -16,7 +16,7 @@ from torch import nn
 from pose_transfer.demo.architecture import UNET
 from pose_transfer.demo.models import load_base, load_fpdm
 from pose_transfer.fpdm import PoseEncoder
-from pose_transfer.training.truepose import new_pair, write_truepose
+from pose_transfer.training.truepose_pair import new_pair, write_truepose
 from pose_transfer.training.user.truepose_nets import Pair, PairNets
 from pose_transfer.truepose import ImageTokens
 from tests.leffa_layout import leffa_tensors

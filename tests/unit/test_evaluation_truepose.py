@@ -18,7 +18,7 @@ from pose_transfer.evaluation import truepose
 from pose_transfer.evaluation.cli import main
 from pose_transfer.evaluation.truepose_report import MEASURES, verdicts, write_report
 from pose_transfer.mannequin import Pair, sample_identity, sample_pose
-from pose_transfer.training.truepose import new_pair, write_truepose
+from pose_transfer.training.truepose_pair import new_pair, write_truepose
 from pose_transfer.truepose import REGIONS
 from pose_transfer.truepose.siamese import SiamesePair
 

@@ -218,8 +218,8 @@ def test_mistakes_are_said_in_one_line(
 @pytest.fixture
 def write_demo_pair() -> Callable[[Path], Path]:
     from pose_transfer.demo.models import load_base, load_fpdm
-    from pose_transfer.training.truepose import new_pair as new_demo_pair
-    from pose_transfer.training.truepose import write_truepose
+    from pose_transfer.training.truepose_pair import new_pair as new_demo_pair
+    from pose_transfer.training.truepose_pair import write_truepose
 
     def write(folder: Path) -> Path:
         base, fpdm = load_base(), load_fpdm()

@@ -5,18 +5,23 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pose_transfer.demo.models import load_base, load_fpdm
+from pose_transfer.demo.models import BASE_WEIGHTS, FPDM_WEIGHTS, load_base, load_fpdm
 from pose_transfer.demo.truepose import load_truepose
 from pose_transfer.errors import CheckpointError
 from pose_transfer.training.export import BASE_FILE, FPDM_FILE
 from pose_transfer.training.settings import SMOKE
-from pose_transfer.training.truepose import FILE, TOKENS, TruePosePair, TruePoseStages, new_pair
+from pose_transfer.training.truepose import TruePoseStages
+from pose_transfer.training.truepose_pair import FILE, TOKENS, TruePosePair, new_pair
 from pose_transfer.truepose import REGIONS, attention_mass, region_context_bias
 from pose_transfer.truepose.siamese import (
     Lesson,
@@ -33,11 +38,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> TruePoseStages:
     """A whole run at the smallest size."""
     folder = tmp_path_factory.mktemp("truepose")
     (folder / "out").mkdir()
+    for path in (BASE_WEIGHTS, FPDM_WEIGHTS):
+        shutil.copyfile(path, folder / "out" / path.name)
     training = TruePoseStages(folder / "work", SMOKE, folder / "out", "smoke")
-    for stage in ("render", "autoencoder", "source_tower", "image_tower", "pose_tower", "fusion"):
-        getattr(training, stage)()
-    training.diffusion()
-    training.export()
     training.truepose()
     training.export_truepose()
     return training
@@ -71,9 +74,14 @@ def test_the_file_and_the_demo_make_a_whole_pair(trained: TruePoseStages) -> Non
     assert changed == {"to_q", "to_k", "to_v", "to_out", "norm1", "norm2"}
 
 
-def test_a_pair_upon_other_models_is_refused(trained: TruePoseStages) -> None:
+def test_a_pair_upon_other_models_is_refused(trained: TruePoseStages, tmp_path: Path) -> None:
+    other = tmp_path / BASE_FILE
+    tensors = load_file(trained.out / BASE_FILE)
+    tensors["unet.conv_in.bias"] += 1
+    with safe_open(trained.out / BASE_FILE, "pt") as file:
+        save_file(tensors, other, file.metadata())
     with pytest.raises(CheckpointError, match="trained upon other demo models"):
-        load_truepose(trained.out / FILE)
+        load_truepose(trained.out / FILE, other)
 
 
 def test_priors_are_those_of_each_sample(trained: TruePoseStages) -> None:
@@ -84,6 +92,31 @@ def test_priors_are_those_of_each_sample(trained: TruePoseStages) -> None:
     garment = parsing == 3
     assert priors[:, upper][garment].float().mean() > 0.6 * 255
     assert priors[:, background][parsing == 0].float().mean() > 0.8 * 255
+
+
+def test_places_are_read_off_the_pose(trained: TruePoseStages) -> None:
+    """Far better than the same place for all cells would."""
+    task = trained.truepose_task()
+    rows = torch.arange(18)
+    cloth = task.data.cloth(rows)
+    figure = cloth.abs().sum(1, keepdim=True) > 0
+    off = (task.places(task.poses(rows)) - cloth).abs() * figure
+    mean = (cloth * figure).sum((0, 2, 3), keepdim=True) / figure.sum()
+    assert off.sum() < 0.5 * ((cloth - mean).abs() * figure).sum()
+
+
+def test_what_the_demo_s_training_left_serves_only_if_it_is_the_shipped_models(
+    trained: TruePoseStages,
+) -> None:
+    own, left = (trained.work / f"{name}latents.pt" for name in ("truepose-", ""))
+    latents = trained.truepose_task().latents
+    assert latents.shape == (18, 8, 32, 24)
+    torch.save({"latents": latents + 1}, left)
+    assert torch.equal(trained.truepose_task().latents, latents)
+    own.unlink()
+    torch.save({"latents": latents}, left)
+    assert torch.equal(trained.truepose_task().latents, latents)
+    assert not own.exists()
 
 
 def test_every_part_learns(trained: TruePoseStages) -> None:
