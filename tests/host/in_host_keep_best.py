@@ -30,7 +30,7 @@ STEPS = 3
 def check() -> Report:
     torch.set_num_threads(1)  # tiny tensors; threads only wait for each other
     made = tiny["tiny_unet"]("sd15")
-    return best(made) | face(made) | person(made) | stops(made)
+    return best(made) | face(made) | person(made) | several(made) | stops(made)
 
 
 class Judge:
@@ -140,6 +140,30 @@ def person(made: Any) -> Report:
         "around": seen[:, :, :8].unique().tolist(),
         "background": torch.equal(seen, again),
         "without mask": torch.equal(whole.photos[0], asked.photos),
+    }
+
+
+def several(made: Any) -> Report:
+    """Two photos of a person under one mask: each is encoded once and counts."""
+    encoded: list[int] = []
+    encode = made.vae.encode
+
+    def counted(pixels: Tensor) -> Tensor:
+        encoded.append(len(pixels))
+        return encode(pixels)
+
+    one = job(made, steps=STEPS, preview_every=1)
+    two = dataclasses.replace(one, photos=torch.cat([one.photos, 1 - one.photos]))
+    made.vae.encode = counted
+    try:
+        both, _ = tuning._tune(two)
+    finally:
+        del made.vae.encode
+    alone, _ = tuning._tune(one)
+    return {
+        "encoded": encoded,
+        "second photo matters": not same(both.tensors, alone.tensors),
+        "photos have a key": one.key() != two.key(),
     }
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from pose_transfer.client import ComfyServer, WorkflowError
+from pose_transfer.oneposetrans.settings import TuningSettings
 
 CLOSE = 1e-4
 FP16 = 2e-3  # files hold float16; diffusers and the host round the product differently
@@ -101,6 +102,9 @@ def test_the_likest_weights_are_kept_and_a_stop_is_heard_in_previews(
     assert report["seen"] == [1, 48, 48, 3]
     assert report["person"] and report["around"] == [0.5]
     assert report["background"] and report["without mask"]
+
+    assert report["encoded"] == [1, 1], "each photo once, whatever the steps"
+    assert report["second photo matters"] and report["photos have a key"]
 
     assert report["stopped"] in (3, 4), "within one call of the model"
     assert report["batches"] == [4, 4, 2, 2]
@@ -250,6 +254,24 @@ def test_the_demo_s_face_encoder_chooses_the_weights(server: ComfyServer, comfy:
     assert len(scores) == 3 and all(score is not None and -1 <= score <= 1 for score in scores)
     assert max(scores) > -1, "no face was found in any preview"
     assert told["kept_step"] == 1 + scores.index(max(scores))
+
+
+def test_the_widgets_begin_with_the_published_settings(comfy: Any) -> None:
+    inputs = comfy.object_info()["PoseTransferTuneLoRA"]["input"]
+    shown = {
+        name: options["default"]
+        for name, (_, options) in (inputs["required"] | inputs["optional"]).items()
+        if "default" in options
+    }
+    published = {
+        "steps": 60, "learning_rate": 1e-3, "rank": 32, "alpha": 32.0, "batch": 2,
+        "resolution": 512, "crop": "random squares", "min_snr_gamma": 0.0, "noise_offset": 0.0,
+    }  # fmt: skip
+    assert {name: shown[name] for name in published} == published
+    settings = TuningSettings()
+    assert not settings.whole_photo and settings.blocks == ()
+    for name in published.keys() - {"crop"}:
+        assert getattr(settings, name) == shown[name]
 
 
 def test_a_caption_must_come_from_somewhere(comfy: Any) -> None:

@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import psutil
 import pytest
@@ -31,7 +30,8 @@ START_SECONDS = 180.0
 
 @dataclass
 class RayCluster:
-    """Machines of one CPU each, as `ray start` makes them; ended by their process ids."""
+    """Machines of two CPUs and, as they say, two GPUs, made by `ray start`; ended by their process
+    ids."""
 
     folder: Path
     """Short, for sockets lie in it. No other cluster on this machine is touched or found."""
@@ -47,7 +47,7 @@ class RayCluster:
             place = ["--head", "--port", str(port)]
             place += ["--temp-dir", str(self.folder), "--include-dashboard", "false"]
         command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start"]
-        command += [*place, "--node-ip-address", "127.0.0.1", "--num-cpus", "1", "--num-gpus", "0"]
+        command += [*place, "--node-ip-address", "127.0.0.1", "--num-cpus", "2", "--num-gpus", "2"]
         command += ["--object-store-memory", "80000000", "--disable-usage-stats", "--block"]
         log = self.folder / f"machine-{len(self.machines)}.log"
         with log.open("wb") as said:
@@ -110,19 +110,27 @@ def arguments(tmp_path: Path) -> list[str]:
     return [str(tmp_path / "workflow.json"), "--comfyui", str(host)]
 
 
-def test_a_run_uses_the_cluster_at_an_address_and_leaves_it_as_it_was(
+def test_a_run_on_a_cluster_has_a_server_for_each_gpu_and_leaves_the_cluster_as_it_was(
     cluster: RayCluster, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for seeds, there in (("1,2,3", 3), ("1,2,3,4,5", 5)):
-        with (tmp_path / "log").open("wb") as log:
-            driver = storm.start_queue(
-                [*arguments, "--vary", f"Draw.seed={seeds}"], tmp_path / "out", tmp_path / "base",
-                log, cluster.address, servers=1,
-            )  # fmt: skip
+    out, base, jobs = tmp_path / "out", tmp_path / "base", 6
+    options = ["--vary", f"Draw.seed={','.join(map(str, range(jobs)))}"]
+    with (tmp_path / "log").open("wb") as log:
+        driver = storm.start_queue(
+            [*arguments, *options], out, base, log, cluster.address, servers=None
+        )
+        try:
+            there = held_servers(driver, base)
+            seen = [one.environ()["CUDA_VISIBLE_DEVICES"] for one in there]
+            for one in there:
+                one.resume()
             assert driver.wait(200) == 0, (tmp_path / "log").read_text()
-        assert len(storm.check(tmp_path / "out", there)) == there
-        assert not storm.servers(tmp_path / "base")
-        assert cluster.machines[0].poll() is None
+        finally:
+            driver.kill()
+    assert sorted(seen) == ["0", "1"]
+    assert len(storm.check(out, jobs)) == jobs
+    assert not storm.servers(base)
+    assert cluster.machines[0].poll() is None
 
     monkeypatch.delenv("RAY_AUTH_MODE")  # as it is where nobody thinks of tokens
     with (tmp_path / "log").open("wb") as log:
@@ -145,35 +153,40 @@ def test_a_machine_that_is_lost_costs_nothing(
     cluster: RayCluster, arguments: list[str], tmp_path: Path
 ) -> None:
     cluster.start()
-    out, base, jobs = tmp_path / "out", tmp_path / "base", 16
-    seeds = ",".join(map(str, range(jobs)))
-    options = ["--vary", f"Draw.seed={seeds}", "--set", "Draw.seconds=1.5", "--in-flight", "1"]
+    out, base, jobs = tmp_path / "out", tmp_path / "base", 8
+    options = ["--vary", f"Draw.seed={','.join(map(str, range(jobs)))}", "--in-flight", "1"]
+    options += ["--set", "Draw.seconds=1.5", "--gpus-per-server", "2"]  # one on each machine
     with (tmp_path / "log").open("wb") as log:
         driver = storm.start_queue([*arguments, *options], out, base, log, cluster.address)
         try:
-            storm.wait_for(lambda: driver.poll() is not None or len(hosts(out)) == 2, 200)
-            assert driver.poll() is None, (tmp_path / "log").read_text()
-            (lost,) = (
-                storm.servers(base, number)
-                for number in (0, 1)
-                if is_on(storm.servers(base, number), cluster.processes(1))
-            )
+            there = held_servers(driver, base)
+            of_second = {process.pid for process in cluster.processes(1)}
+            (lost,) = (one for one in there if one.pid in of_second)
+            (other,) = (one for one in there if one.pid not in of_second)
+            lost.resume()
+            storm.wait_for(lambda: driver.poll() is not None or storm.count(out) >= 2, 200)
+            assert driver.poll() is None and storm.count(out) < jobs
             cluster.kill(1)
-            at_loss = storm.count(out)
-            storm.wait_for(lambda: not any(map(psutil.pid_exists, lost)), 20)
+            other.resume()
+            storm.wait_for(lambda: not lost.is_running(), 20)  # it ends with its actor
             assert driver.wait(200) == 0, (tmp_path / "log").read_text()
         finally:
             driver.kill()
-    assert at_loss < jobs
-    storm.check(out, jobs)
+    lines = storm.check(out, jobs)
+    assert len({line["server"] for line in lines}) == 2
 
 
-def hosts(out: Path) -> set[Any]:
-    """The servers that have made something."""
-    path = out / "manifest.jsonl"
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    return {json.loads(line)["server"] for line in lines if line.endswith("\n")}
+def held_servers(driver: subprocess.Popen, base: Path) -> list[psutil.Process]:
+    """Both servers of a run, stopped as soon as they were there, so that none does all the work."""
+    held: dict[int, psutil.Process] = {}
 
+    def hold() -> bool:
+        for number in {0, 1} - held.keys():
+            for pid in storm.servers(base, number):
+                held[number] = psutil.Process(pid)
+                held[number].suspend()
+        return len(held) == 2 or driver.poll() is not None
 
-def is_on(servers: list[int], machine: list[psutil.Process]) -> bool:
-    return any(process.pid in servers for process in machine)
+    storm.wait_for(hold, 200)
+    assert driver.poll() is None, "it ended before both servers were there"
+    return [held[0], held[1]]
