@@ -234,6 +234,8 @@ def _connected(ray: Any, plan: ClusterPlan) -> Iterator[None]:
     if plan.address == "local":
         # Nothing is reported to Ray's makers.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray's own half a minute is not enough on a machine that is busy.
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")
         needed = max(1, plan.servers) * plan.cpus
         options["num_cpus"] = int(max(os.cpu_count() or 1, needed))
         options["include_dashboard"] = False
@@ -245,6 +247,8 @@ def _connected(ray: Any, plan: ClusterPlan) -> Iterator[None]:
             "`ray status` there. If the cluster was started with a token, set RAY_AUTH_MODE=token "
             "and put the same ~/.ray/auth_token on this machine."
         ) from error
+    except Exception as error:  # the bare class is what Ray raises
+        raise ServerError(f"Ray did not start: {error}") from error
     try:
         yield
     finally:

@@ -164,8 +164,8 @@ def answers(address: str, seconds: float = 5.0) -> bool:
     try:
         with socket.create_connection((host, port), seconds) as connection:
             connection.sendall(ask.encode())
-            while len(answer) < LONGEST_ANSWER:
-                connection.settimeout(max(0.001, deadline - time.monotonic()))
+            while len(answer) < LONGEST_ANSWER and (left := deadline - time.monotonic()) > 0:
+                connection.settimeout(left)
                 received = connection.recv(65536)
                 if not received:
                     return re.match(rb"HTTP/1\.\d 200 ", answer) is not None

@@ -97,7 +97,7 @@ def test_the_likest_weights_are_kept_and_a_stop_is_heard_in_previews(
     steps, scores, _ = report["face and picture"]
     assert steps == [3] and scores == pytest.approx([0.3, 0.225, 0.575], abs=1e-5)
     assert report["picture only"][0] == [2], "faces that are nowhere do not count"
-    assert report["face keys"] == 4, "without, and by photo's face and CLIP Vision"
+    assert report["face keys"] == 5, "none, a face, an empty one, beside either CLIP Vision"
 
     assert report["seen"] == [1, 48, 48, 3]
     assert report["person"] and report["around"] == [0.5]

@@ -70,7 +70,7 @@ def test_a_server_that_falls_silent_in_the_middle_of_a_job_is_started_anew(
         arguments = [workflow, *options, "--comfyui", str(host), "--silence", "8"]
         # One try may take ten minutes: it is not the try's time limit that helps.
         driver = storm.start_queue(arguments, tmp_path / "out", tmp_path / "base", log, servers=1)
-        assert driver.wait(200) == 1
+        assert driver.wait(500) == 1
     lines = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
     ended = {line["name"]: line for line in map(json.loads, lines)}
     assert {name: line["status"] for name, line in ended.items()} == {

@@ -26,6 +26,7 @@ TESTS = Path(__file__).parents[1]
 fake = SimpleNamespace(**runpy.run_path(str(TESTS / "fake_comfyui.py")))
 storm = SimpleNamespace(**runpy.run_path(str(TESTS / "storm.py")))
 START_SECONDS = 180.0
+PATIENCE = 600.0
 
 
 @dataclass
@@ -124,7 +125,7 @@ def test_a_run_on_a_cluster_has_a_server_for_each_gpu_and_leaves_the_cluster_as_
             seen = [one.environ()["CUDA_VISIBLE_DEVICES"] for one in there]
             for one in there:
                 one.resume()
-            assert driver.wait(200) == 0, (tmp_path / "log").read_text()
+            assert driver.wait(PATIENCE) == 0, (tmp_path / "log").read_text()
         finally:
             driver.kill()
     assert sorted(seen) == ["0", "1"]
@@ -137,7 +138,7 @@ def test_a_run_on_a_cluster_has_a_server_for_each_gpu_and_leaves_the_cluster_as_
         driver = storm.start_queue(
             arguments, tmp_path / "more", tmp_path / "base", log, cluster.address
         )
-        assert driver.wait(200) == 1
+        assert driver.wait(PATIENCE) == 1
     assert "set RAY_AUTH_MODE=token" in (tmp_path / "log").read_text()
 
 
@@ -145,7 +146,7 @@ def test_an_address_without_a_cluster_is_one_sentence(arguments: list[str], tmp_
     address = f"127.0.0.1:{free_port()}"
     with (tmp_path / "log").open("wb") as log:
         driver = storm.start_queue(arguments, tmp_path / "out", tmp_path / "base", log, address)
-        assert driver.wait(200) == 1
+        assert driver.wait(PATIENCE) == 1
     assert f"There is no Ray cluster at {address}" in (tmp_path / "log").read_text()
 
 
@@ -164,12 +165,12 @@ def test_a_machine_that_is_lost_costs_nothing(
             (lost,) = (one for one in there if one.pid in of_second)
             (other,) = (one for one in there if one.pid not in of_second)
             lost.resume()
-            storm.wait_for(lambda: driver.poll() is not None or storm.count(out) >= 2, 200)
+            storm.wait_for(lambda: driver.poll() is not None or storm.count(out) >= 2, PATIENCE)
             assert driver.poll() is None and storm.count(out) < jobs
             cluster.kill(1)
             other.resume()
             storm.wait_for(lambda: not lost.is_running(), 20)  # it ends with its actor
-            assert driver.wait(200) == 0, (tmp_path / "log").read_text()
+            assert driver.wait(PATIENCE) == 0, (tmp_path / "log").read_text()
         finally:
             driver.kill()
     lines = storm.check(out, jobs)
@@ -187,6 +188,6 @@ def held_servers(driver: subprocess.Popen, base: Path) -> list[psutil.Process]:
                 held[number].suspend()
         return len(held) == 2 or driver.poll() is not None
 
-    storm.wait_for(hold, 200)
+    storm.wait_for(hold, PATIENCE)
     assert driver.poll() is None, "it ended before both servers were there"
     return [held[0], held[1]]
