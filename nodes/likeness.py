@@ -56,8 +56,8 @@ def picture_likeness(
         shown = embeds(photos)
     else:
         size = photos.shape[1:3]
-        mask = F.interpolate(mask[:, None].float(), size=size, mode="area")[:, 0]
-        pairs = zip(photos, mask.to(photos).expand(len(photos), *size), strict=True)
+        soft = F.interpolate(mask[:, None].float(), size=size, mode="area")[:, 0]
+        pairs = zip(photos, soft.to(photos).expand(len(photos), *size), strict=True)
         shown = torch.cat([embeds(person_square(*pair)[None]) for pair in pairs])
     return F.cosine_similarity(embeds(previews), shown.mean(0, keepdim=True)).tolist()
 

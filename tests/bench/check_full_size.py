@@ -202,7 +202,8 @@ def load_cold(asked: argparse.Namespace) -> dict[str, Any]:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     took = load_converted(asked)
     read = resource.getrusage(resource.RUSAGE_SELF).ru_inblock * 512
-    return {f"cold {name}": value for name, value in took.items()} | {"GB read": round(read / 1e9, 2)}
+    cold = {f"cold {name}": value for name, value in took.items()}
+    return cold | {"GB read": round(read / 1e9, 2)}
 
 
 def load_converted(asked: argparse.Namespace) -> dict[str, Any]:

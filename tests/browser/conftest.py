@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -395,7 +395,7 @@ def pytest_runtest_call(item: pytest.Function) -> Generator[None, Any, Any]:
     try:
         return (yield)
     finally:
-        front_end: FrontEnd = item.funcargs["front_end"]
+        front_end = cast(FrontEnd, item.funcargs["front_end"])
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         module, name = item.path.stem.removeprefix("test_"), item.name.removeprefix("test_")
         name = re.sub(r"[^\w-]+", "-", f"{module}-{name}").strip("-")

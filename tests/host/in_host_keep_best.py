@@ -100,7 +100,7 @@ def face(made: Any) -> Report:
         raw[0, 0] = float(found)
         known = dataclasses.replace(one, raw=5 * raw, normalised=raw, found=np.array([found]))
         likeness.load_named = {"an encoder": Faces(cosines)}.__getitem__
-        judge = {"clip_vision": Judge(opinion)} if opinion else {}
+        judge: dict[str, Any] = {"clip_vision": Judge(opinion)} if opinion else {}
         asked = job(made, steps=STEPS, preview_every=1, face=known, **judge)
         tuned, said = tuning._tune(asked)
         keys.add(asked.key())

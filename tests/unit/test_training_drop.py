@@ -27,7 +27,8 @@ def kept(drop: Drop, samples: int) -> torch.Tensor:
     for seed in range(samples):
         generator = torch.Generator().manual_seed(seed)
         picture = torch.zeros(1, 32, 32, 3)
-        rows.append(inputs(View(cast(Any, pair), picture, picture, False, generator))["keep"])
+        view = View(cast(Any, pair), picture, cast(Any, None), picture, False, generator)
+        rows.append(inputs(view)["keep"])
     return torch.stack(rows)
 
 

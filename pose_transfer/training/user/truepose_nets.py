@@ -154,7 +154,8 @@ def read_pair(path: Path, embed_width: int, aligned: bool) -> Pair:
     vae = AutoencoderKL.from_config(file.config["vae"])
     load_into(vae, _floats(file.vae), "the pair's autoencoder")
     encoder = build_part("pose_encoder", {}, _floats(file.parts["pose_encoder"]))
-    return Pair(PairNets(*nets, encoder, tokens, aligned), vae, file.config["prediction"])
+    target, source = nets
+    return Pair(PairNets(target, source, encoder, tokens, aligned), vae, file.config["prediction"])
 
 
 def _floats(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
