@@ -200,9 +200,9 @@ def load_cold(asked: argparse.Namespace) -> dict[str, Any]:
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    took = load_converted(asked)
+    took = {f"cold {name}": value for name, value in load_converted(asked).items()}
     read = resource.getrusage(resource.RUSAGE_SELF).ru_inblock * 512
-    return {f"cold {name}": value for name, value in took.items()} | {"GB read": round(read / 1e9, 2)}
+    return took | {"GB read": round(read / 1e9, 2)}
 
 
 def load_converted(asked: argparse.Namespace) -> dict[str, Any]:
