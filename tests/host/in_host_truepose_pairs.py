@@ -253,10 +253,9 @@ def own(path: Path) -> Report:
         name = "own, by region" if by_region else "own"
         report[name] = difference(out[0], wanted)
         report[f"{name}: look"] = difference(seen_by_host.hidden["input", 1, 0], look.hidden[0])
-        last = max(look.hidden)
-        report[f"{name}: last look"] = difference(
-            seen_by_host.hidden[list(seen_by_host.hidden)[-1]], look.hidden[last]
-        )
+        last = list(seen_by_host.hidden)[-1]
+        # diffusers counts its middle block behind the last of the second half
+        report[f"{name}: last look"] = difference(seen_by_host.hidden[last], look.hidden[2])
         report[f"{name}: tokens"] = positive[0][0].shape[1]
         report[f"{name}: unconditional"] = difference(
             out[1], one_call(model, positive, negative, x)[1]

@@ -157,6 +157,9 @@ def user_s_pair(path: Path) -> Path:
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), layers_per_block=1,
         cross_attention_dim=12, attention_head_dim=(2, 4), use_linear_projection=True,
     )  # fmt: skip
+    for name, value in unet.named_parameters():
+        if ".attn2.to_" in name and value.dim() == 2:  # a fresh net hardly hears its context
+            nn.init.normal_(value, std=0.3)
     source_unet = copy.deepcopy(unet)
     nn.init.normal_(source_unet.conv_in.weight, std=0.1)
     encoder = PoseEncoder(32, (4, 8, 8, 8))
