@@ -234,8 +234,9 @@ def _connected(ray: Any, plan: ClusterPlan) -> Iterator[None]:
     if plan.address == "local":
         # Nothing is reported to Ray's makers.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # Ray's own half a minute is not enough on a machine that is busy.
+        # Ray's own half a minute for each is not enough on a machine that is busy.
         os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")
+        os.environ.setdefault("RAY_agent_register_timeout_ms", "180000")
         needed = max(1, plan.servers) * plan.cpus
         options["num_cpus"] = int(max(os.cpu_count() or 1, needed))
         options["include_dashboard"] = False

@@ -25,7 +25,7 @@ from pose_transfer.client.server import free_port
 TESTS = Path(__file__).parents[1]
 fake = SimpleNamespace(**runpy.run_path(str(TESTS / "fake_comfyui.py")))
 storm = SimpleNamespace(**runpy.run_path(str(TESTS / "storm.py")))
-START_SECONDS = 180.0
+START_SECONDS = 600.0
 PATIENCE = 600.0
 
 
@@ -54,7 +54,11 @@ class RayCluster:
         with log.open("wb") as said:
             machine = subprocess.Popen(
                 command,
-                env={**os.environ, "RAY_raylet_start_wait_time_s": f"{START_SECONDS:g}"},
+                env={
+                    **os.environ,
+                    "RAY_raylet_start_wait_time_s": f"{START_SECONDS:g}",
+                    "RAY_agent_register_timeout_ms": f"{START_SECONDS * 1000:.0f}",
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
