@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 from PIL import Image
 
@@ -28,11 +29,14 @@ browser = SimpleNamespace(**runpy.run_path(str(PACK / "tests" / "browser" / "con
 
 WORKFLOWS = PACK / "workflows"
 NAMES = ("oneposetrans_sdxl", "oneposetrans_sd15")
-GROUPS = ("Learn the person", "Person and pose", "Sample and refine")
-SIZE = (788, 285)
+PARTS = (("Models",), ("Learn the person", "Person and pose"))
+"""Groups that are neighbours; the parts are put side by side."""
+SIZE, GAP = (788, 285), 6
 """px, as the other thumbnails."""
-CORNER, SCALE = (120, 150), 2 * SIZE[0] / 1610
-"""Where the groups begin on the page, clear of bars, and px per unit of the graph."""
+CORNER = (120, 150)
+"""Where a part begins on the page, clear of bars."""
+SCALE = 2 * (SIZE[0] - GAP) / (380 + 840)
+"""px of the page per unit of the graph, so that both parts fit, at twice the thumbnail's size."""
 VIEW = """([groups, [x, y], scale]) => {
   const boxes = app.graph.groups.filter(g => groups.includes(g.title)).map(g => g.boundingRect);
   const left = Math.min(...boxes.map(b => b[0])), top = Math.min(...boxes.map(b => b[1]));
@@ -42,7 +46,9 @@ VIEW = """([groups, [x, y], scale]) => {
     scale, offset: [(x - place.x) / scale - left, (y - place.y) / scale - top],
   });
   app.canvas.setDirty(true, true);
+  return (Math.max(...boxes.map(b => b[0] + b[2])) - left) * scale;
 }"""
+"""Moves the part to the corner; its width in px."""
 # Reports and maps lie over the graph.
 HIDE = "[data-testid^='error-overlay'], .minimap-main-container, [role=dialog] { display: none; }"
 
@@ -61,12 +67,21 @@ def main() -> None:
             graph = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
             page.evaluate("graph => app.loadGraphData(graph)", graph)
             page.wait_for_timeout(3000)  # the front end moves the view itself, a little later
-            page.evaluate(VIEW, [GROUPS, CORNER, SCALE])
-            page.wait_for_timeout(1000)
-            (x, y), (width, height) = CORNER, SIZE
-            clip = {"x": x, "y": y, "width": 2 * width, "height": 2 * height}
-            shown = Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB")
+            parts = [part_of(page, groups) for groups in PARTS]
+            shown = Image.new("RGB", (2 * SIZE[0], 2 * SIZE[1]))
+            left = 0
+            for part in parts:
+                shown.paste(part, (left, 0))
+                left += part.width + 2 * GAP
             shown.resize(SIZE, Image.Resampling.LANCZOS).save(WORKFLOWS / f"{name}.jpg", quality=88)
+
+
+def part_of(page: Any, groups: tuple[str, ...]) -> Image.Image:
+    """The upper part of these groups, at twice the thumbnail's size."""
+    width = page.evaluate(VIEW, [groups, CORNER, SCALE])
+    page.wait_for_timeout(1000)
+    clip = {"x": CORNER[0], "y": CORNER[1], "width": width, "height": 2 * SIZE[1]}
+    return Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB")
 
 
 if __name__ == "__main__":
