@@ -21,8 +21,8 @@ from pose_transfer.mannequin import Sample, render
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
 METHODS = ("FPDM", "OnePoseTrans", "TruePose")
 STRIP = ("source", *METHODS, "truth")
-# Labels of the mannequin world by what a method is held to: hair, face, both garments, shoes. Guided
-# without training, the small base does not know which way the head looks.
+# The mannequin world's labels for hair, face, both garments and shoes: what a method is held to.
+# Guided without training, the small base does not know which way the head looks.
 EVERYTHING, CLOTHES = (1, 2, 3, 4, 7), (3, 4, 7)
 SPACING = 8  # px between two pictures of the strip
 
