@@ -395,7 +395,8 @@ def pytest_runtest_call(item: pytest.Function) -> Generator[None, Any, Any]:
     try:
         return (yield)
     finally:
-        front_end: FrontEnd = item.funcargs["front_end"]
+        front_end = item.funcargs["front_end"]
+        assert isinstance(front_end, FrontEnd), "every browser test has the page"
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         module, name = item.path.stem.removeprefix("test_"), item.name.removeprefix("test_")
         name = re.sub(r"[^\w-]+", "-", f"{module}-{name}").strip("-")
