@@ -30,7 +30,7 @@ class Seen(NamedTuple):
 
     picture: NDArray[np.uint8]
     person: NDArray[np.bool_]
-    body: NDArray[np.float64]
+    body: NDArray[np.float32]
 
     def reach(self, point: np.ndarray) -> float:
         """px from the left wrist that was found to that point."""
