@@ -52,16 +52,19 @@ def test_every_node_has_a_help_page_that_names_its_inputs(ours: dict[str, dict[s
 
 
 def test_importing_the_nodes_is_quick(in_host: Callable[[str], str]) -> None:
-    """Importing diffusers takes seconds; the nodes do it when they run."""
+    """Importing diffusers takes seconds; the nodes do it when they run. So with the renderer."""
     output = in_host(
         "import json, time\n"
         "import comfy.sd, comfy_api.latest\n"
         "before, start = set(sys.modules), time.process_time()\n"
         "import pose_transfer_pack.nodes\n"
         "spent = time.process_time() - start\n"
-        "loaded = {m.split('.')[0] for m in set(sys.modules) - before}\n"
-        "print(json.dumps([spent, sorted(loaded)]))"
+        "loaded = set(sys.modules) - before\n"
+        "packages = {m.split('.')[0] for m in loaded}\n"
+        "ours = {m.partition('.pose_transfer.')[2] for m in loaded}\n"
+        "print(json.dumps([spent, sorted(packages), sorted(ours)]))"
     )
-    spent, loaded = json.loads(output.splitlines()[-1])
-    assert not {"diffusers", "transformers", "scipy", "cv2", "accelerate"} & set(loaded)
+    spent, packages, ours = json.loads(output.splitlines()[-1])
+    assert not {"diffusers", "transformers", "scipy", "cv2", "accelerate"} & set(packages)
+    assert "mannequin.names" in ours and "mannequin.renderer" not in ours
     assert spent < 0.3
