@@ -14,6 +14,8 @@ import os
 import runpy
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,16 +57,18 @@ HIDE = "[data-testid^='error-overlay'], .minimap-main-container, [role=dialog] {
 
 def main() -> None:
     comfyui = Path(os.environ["COMFYUI_PATH"])
+    graphs = {
+        name: json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8")) for name in NAMES
+    }
     with (
-        tempfile.TemporaryDirectory() as base,
-        ComfyServer(comfyui, Path(base), {"pose-transfer": PACK}) as server,
+        models_by_name(graphs) as base,
+        ComfyServer(comfyui, base, {"pose-transfer": PACK}) as server,
         browser.front_end_of(server, "canvas") as front_end,
     ):
         page = front_end.page
         page.set_viewport_size({"width": 1900, "height": 900})
         page.add_style_tag(content=HIDE)
-        for name in NAMES:
-            graph = json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+        for name, graph in graphs.items():
             page.evaluate("graph => app.loadGraphData(graph)", graph)
             page.wait_for_timeout(3000)  # the front end moves the view itself, a little later
             parts = [part_of(page, groups) for groups in PARTS]
@@ -74,6 +78,18 @@ def main() -> None:
                 shown.paste(part, (left, 0))
                 left += part.width + 2 * GAP
             shown.resize(SIZE, Image.Resampling.LANCZOS).save(WORKFLOWS / f"{name}.jpg", quality=88)
+
+
+@contextmanager
+def models_by_name(graphs: dict[str, Any]) -> Iterator[Path]:
+    """A base folder with empty files of the models' names, or their loaders would be red."""
+    with tempfile.TemporaryDirectory() as base:
+        for graph in graphs.values():
+            for model in graph["models"]:
+                path = Path(base, "models", model["directory"], model["name"])
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+        yield Path(base)
 
 
 def part_of(page: Any, groups: tuple[str, ...]) -> Image.Image:
