@@ -286,9 +286,9 @@ class TruePoseStages(Workspace):
 
     def target_priors(self) -> Tensor:
         """Limb priors of all samples at the size of latents, (N, R, h, w) uint8: cached on disk."""
-        path = self.work / "truepose-priors.pt"
+        data = self._second_stage()
+        path = self.work / f"truepose-priors-{data.count}.pt"
         if not path.exists():
-            data = self._second_stage()
             out = np.empty((data.count, len(REGIONS), *_CELLS), np.uint8)
             height, width = IMAGE_SIZE
             for row in range(data.count):
