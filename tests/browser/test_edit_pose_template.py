@@ -57,7 +57,7 @@ def test_a_dragged_arm_is_seen_in_the_result_and_kept_over_a_reload(
             picture = np.asarray(Image.open(answer).convert("RGB"))
         ((person, _),) = load_demo_detector().detect(picture)
         labels, _ = load_demo_parser().parse(picture)
-        return Seen(picture, labels > 0, person.body.astype(np.float64))
+        return Seen(picture, labels > 0, person.body.astype(np.float32))
 
     untouched = editor.value()
     elbow, raised = editor.body()[[LEFT_ELBOW, LEFT_WRIST], :2]
