@@ -22,6 +22,8 @@ PLACE = 4
 """Coordinates of a place, body heights; see `mannequin.Rendering.cloth`."""
 _SUB = 2
 """Quarters along each side of a cell."""
+_NOWHERE = 1e3
+"""Squared distance of what is no place: weighs nothing, and if all are, is still a number."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +90,17 @@ class SourceTransport(nn.Module):
         scale = -0.5 / self.config.sharpness**2
         batch = max(len(shown), len(meant))
         colours, shown, meant = (x.expand(batch, -1, -1, -1) for x in (colours, shown, meant))
-        out = colours.new_zeros(batch, 4, *meant.shape[-2:])
-        for i in range(batch):
-            here, there = meant[i, PLACE] > 0, shown[i, PLACE] > 0
-            if not (here.any() and there.any()):
-                continue
-            squared = _squared(meant[i, :PLACE, here].mT, shown[i, :PLACE, there].mT)
-            # What is five widths away is another place.
-            seen = torch.exp(squared.amin(1) * (scale / 25.0))
-            rgb = torch.softmax(squared * scale, dim=1) @ colours[i][:, there].mT
-            out[i][:, here] = torch.cat([rgb.mT * seen, seen[None]])
-        return out
+        where, here = _on_body(meant)
+        source, there = _on_body(shown)
+        squared = _squared(_listed(meant[:, :PLACE], where), _listed(shown[:, :PLACE], source))
+        squared = squared.masked_fill(~there[:, None], _NOWHERE)
+        # What is five widths away is another place.
+        seen = torch.exp(squared.amin(2, keepdim=True) * (scale / 25.0))  # (B, N, 1)
+        rgb = torch.softmax(squared * scale, dim=2) @ _listed(colours, source)
+        found = torch.cat([rgb * seen, seen], dim=2) * here[..., None]
+        out = found.new_zeros(batch, 4, meant[0, 0].numel())
+        out.scatter_(2, where[:, None].expand(-1, 4, -1), found.mT)
+        return out.unflatten(2, meant.shape[-2:])
 
     def features(self, carried: Tensor) -> Tensor:
         """`carry`'s output -> (B, C0, h', w'), to be added to the pose features."""
@@ -113,8 +115,25 @@ def quarter_colours(photo: Tensor, places: Tensor) -> Tensor:
     return F.interpolate(photo, places.shape[-2:], mode="area") * 2 - 1
 
 
+def _on_body(places: Tensor) -> tuple[Tensor, Tensor]:
+    """Flat numbers (B, N) of each map's quarters with a body; N fits the fullest map.
+
+    The second (B, N) says which of them are: maps with fewer have others behind theirs.
+    """
+    body = (places[:, PLACE] > 0).flatten(1)
+    most = max(int(body.sum(1).amax()), 1)
+    order = body.byte().argsort(dim=1, descending=True, stable=True)[:, :most]
+    return order, body.gather(1, order)
+
+
+def _listed(maps: Tensor, where: Tensor) -> Tensor:
+    """Maps (B, C, h, w) at flat numbers (B, N): (B, N, C)."""
+    flat = maps.flatten(2)
+    return flat.gather(2, where[:, None].expand(-1, flat.shape[1], -1)).mT
+
+
 def _squared(first: Tensor, second: Tensor) -> Tensor:
-    """Squared distances (N, M) of places (N, 4) and (M, 4), exact where they are small."""
+    """Squared distances (B, N, M) of places (B, N, 4) and (B, M, 4), exact where small."""
     exact = "donot_use_mm_for_euclid_dist"
     return torch.cdist(first.float(), second.float(), compute_mode=exact).square()
 
