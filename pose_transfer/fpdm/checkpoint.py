@@ -43,6 +43,9 @@ PREFIXES = {
 }
 """Name of a part here -> what its tensors' names begin with in a file."""
 
+FPDM_PARTS = tuple(part for part in PREFIXES if part != "transport")
+"""What a complete FPDM file holds; only the demo has a transport, no other file lacks it."""
+
 _STAGE_1_PARTS = ("combiner", "image_tower")
 _REQUIRED_PARTS = ("source_projection", "pose_encoder", "class_embedding")
 

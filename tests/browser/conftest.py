@@ -44,6 +44,26 @@ CLEAR = """async () => {
   await new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve)));
   app.nodeOutputs = {};
 }"""
+# The setting is there at once. The front end then fetches the names of all nodes, which takes a
+# second and more, and opens the workflow again as it was.
+CHOOSE = """async locale => {
+  const { loadGraphData } = app;
+  window.madeAnew = false;
+  app.loadGraphData = async function load(...given) {
+    app.loadGraphData = loadGraphData;
+    await loadGraphData.apply(app, given);
+    window.madeAnew = true;
+  };
+  await app.extensionManager.setting.set("Comfy.Locale", locale);
+}"""
+# How each run ended, by its id, from the first call on.
+LISTEN = """() => {
+  if (window.ended) return;
+  window.ended = {};
+  for (const kind of ["execution_success", "execution_error"])
+    app.api.addEventListener(
+      kind, ({ detail }) => { window.ended[detail.prompt_id] = [kind, detail]; });
+}"""
 # Edit Pose -> Draw Pose -> Preview Image, and a second Edit Pose below. Adding them makes a step of
 # the host's undo, as an artist's own click does.
 BUILD = """() => {
@@ -197,32 +217,35 @@ class FrontEnd:
 
     @contextmanager
     def speaking(self, locale: str) -> Iterator[None]:
-        """Another language for a while. The front end then makes all nodes anew."""
-        choose = "locale => app.extensionManager.setting.set('Comfy.Locale', locale)"
-        self.page.evaluate(choose, locale)
+        """Another language for a while. The front end makes all nodes anew, before and after."""
+        self._choose(locale)
         try:
             yield
         finally:
-            self.page.evaluate(choose, "en")
+            self._choose("en")
+
+    def _choose(self, locale: str) -> None:
+        """Chooses a language and waits until the nodes have been made anew."""
+        self.page.evaluate(CHOOSE, locale)
+        self.page.wait_for_function("window.madeAnew", timeout=START_MS)
 
     def clear(self) -> None:
         """Takes all nodes out of the graph."""
         self.page.evaluate(CLEAR)
 
     def run(self) -> None:
-        """Presses Run and waits for the end of the workflow, which must be a good one."""
-        self.page.evaluate(
-            """() => {
-              window.ended = null;
-              for (const kind of ["execution_success", "execution_error"])
-                app.api.addEventListener(
-                  kind, event => { window.ended ??= [kind, event.detail] }, { once: true });
-            }"""
-        )
-        self.page.get_by_test_id("queue-button").click()
-        self.page.wait_for_function("window.ended || app.lastNodeErrors", timeout=RUN_MS)
-        assert self.page.evaluate("app.lastNodeErrors") is None
-        kind, detail = self.page.evaluate("window.ended")
+        """Presses Run and waits for the end of that run, which must be a good one."""
+        self.page.evaluate(LISTEN)
+        with self.page.expect_response(
+            lambda answer: answer.url.endswith("/prompt") and answer.request.method == "POST",
+            timeout=START_MS,
+        ) as queued:
+            self.page.get_by_test_id("queue-button").click()
+        answer = queued.value.json()
+        assert queued.value.ok and not answer["node_errors"], answer
+        ended = f"window.ended[{json.dumps(answer['prompt_id'])}]"
+        self.page.wait_for_function(ended, timeout=RUN_MS)
+        kind, detail = self.page.evaluate(ended)
         assert kind == "execution_success", detail
 
     def swipe(self, *ways: Sequence[tuple[float, float]]) -> None:
@@ -267,7 +290,10 @@ class EditorPage(FrontEnd):
     def preview(self, which: int = 0) -> ElementHandle:
         """The small picture in a node, which opens its editor."""
         widget = f"{EDITORS}[{which}].widgets.find(widget => widget.name == 'pose')"
-        found = self.page.evaluate_handle(f"{widget}.element.querySelector('button')").as_element()
+        # The front end puts it into the page some time after its node is in the graph.
+        found = self.page.wait_for_function(
+            f"(button => button.isConnected && button)({widget}.element.querySelector('button'))"
+        ).as_element()
         assert found is not None
         return found
 
