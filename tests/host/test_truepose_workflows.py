@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""TruePose's workflow for photos: its list of models, and a run on the demo's models."""
+"""TruePose's workflows: the demo's as shipped, that for photos on the demo's models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from PIL import Image
 
 from pose_transfer.client import ComfyServer, load_workflow
 from pose_transfer.client.workflow import Workflow
-from pose_transfer.mannequin import render
+from pose_transfer.evaluation.metrics import region_colours, silhouette_iou
+from pose_transfer.mannequin import LABELS, Sample, render
 from pose_transfer.weights.registry import MODELS
 
 WORKFLOWS = Path(__file__).parents[2] / "workflows"
@@ -77,3 +78,47 @@ def test_the_workflow_for_photos_runs_on_the_demo_s_models(comfy: Any) -> None:
     made, plain = picture(guided), picture(alone)
     assert made.shape == source.image.shape and made.std() > 5
     assert np.abs(made.astype(int) - plain).mean() > 2, "the source is attended to"
+
+
+def test_the_demo_keeps_the_person_in_the_pose(comfy: Any) -> None:
+    """The outline is the pose's, and the colours are those of the source's person."""
+    workflow = load_workflow(WORKFLOWS / "api" / "truepose_demo.json")
+    person = workflow["1"]["inputs"]
+    result = comfy.run(workflow, timeout=600)
+    (made,) = (picture(data) for data in result.images["Save result"])
+    assert len(result.images["Save attention"]) == 1
+    source, truth = (
+        render(person["identity"], person[pose]) for pose in ("source_pose", "target_pose")
+    )
+    overlap = silhouette_iou(made, truth.image, truth.parsing > 0)
+    assert overlap > 0.75
+    assert overlap > silhouette_iou(source.image, truth.image, truth.parsing > 0) + 0.1
+    regions = (1, 2, 3, 4, 7)
+    found = region_colours(made, truth.parsing, regions)
+
+    def unlike(other: Sample) -> float:
+        wanted = region_colours(other.image, other.parsing, regions)
+        return float(np.nanmean(np.abs(found - wanted)))
+
+    strangers = [render(seed, person["target_pose"]) for seed in range(100, 130)]
+    assert unlike(truth) < min(unlike(stranger) for stranger in strangers)
+
+
+def test_a_region_is_taken_from_another_person(comfy: Any) -> None:
+    """The upper garment has the other's colours, the trousers keep the person's."""
+    workflow = load_workflow(WORKFLOWS / "api" / "truepose_edit_region.json")
+    inputs = {node["_meta"]["title"]: node["inputs"] for node in workflow.values()}
+    (made,) = (picture(data) for data in comfy.run(workflow, timeout=900).images["Save result"])
+    pose = inputs["Person"]["target_pose"]
+    own, other = (
+        render(inputs[title]["identity"], pose) for title in ("Person", "Wears the garment")
+    )
+    upper, lower = (LABELS.index(name) for name in ("upper", "lower"))
+    found = region_colours(made, own.parsing, (upper, lower))
+
+    def off(sample: Sample, garment: int) -> float:
+        wanted = region_colours(sample.image, sample.parsing, (garment,))
+        return float(np.abs(found[(upper, lower).index(garment)] - wanted).mean())
+
+    assert off(other, upper) < off(own, upper)
+    assert off(own, lower) < 40
