@@ -102,7 +102,7 @@ def build(asked: argparse.Namespace) -> dict[str, Any]:
         SourceProjection,
         towers,
     )
-    from pose_transfer.fpdm.checkpoint import PREFIXES
+    from pose_transfer.fpdm.checkpoint import FPDM_PARTS, PREFIXES
     from pose_transfer.fpdm.convert import DTYPES
 
     start = time.perf_counter()
@@ -125,8 +125,8 @@ def build(asked: argparse.Namespace) -> dict[str, Any]:
         return whole.clone().reshape(like.shape)  # else the surplus is stored as well
 
     tensors = {}
-    for part, prefix in PREFIXES.items():
-        state = getattr(fpdm, part).state_dict()
+    for part in FPDM_PARTS:
+        prefix, state = PREFIXES[part], getattr(fpdm, part).state_dict()
         if part == "source_tower":
             state = towers.to_file_names(state)
         for name, like in state.items():
