@@ -23,7 +23,7 @@ sys.path.insert(0, str(PACK))
 
 from pose_transfer.client import ComfyServer  # noqa: E402
 
-browser = SimpleNamespace(**runpy.run_path(str(PACK / "tests" / "browser" / "conftest.py")))
+browser = SimpleNamespace(**runpy.run_path(str(PACK / "tests" / "front_end.py")))
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ sys.path.insert(0, str(PACK))
 
 from pose_transfer.client import ComfyServer  # noqa: E402
 
-browser = SimpleNamespace(**runpy.run_path(str(PACK / "tests" / "browser" / "conftest.py")))
+browser = SimpleNamespace(**runpy.run_path(str(PACK / "tests" / "front_end.py")))
 
 IMAGES = PACK / "web" / "docs" / "images"
 MARGIN = 28  # px around the nodes; the badge with the pack's name stands above a title
