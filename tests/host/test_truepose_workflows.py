@@ -14,7 +14,12 @@ from PIL import Image
 
 from pose_transfer.client import ComfyServer, load_workflow
 from pose_transfer.client.workflow import Workflow
-from pose_transfer.evaluation.metrics import region_colours, silhouette_iou
+from pose_transfer.evaluation.metrics import (
+    RIGHT_COLOUR,
+    colour_errors,
+    region_colours,
+    silhouette_iou,
+)
 from pose_transfer.mannequin import LABELS, Sample, render
 from pose_transfer.weights.registry import MODELS
 
@@ -90,10 +95,18 @@ def test_the_demo_keeps_the_person_in_the_pose(comfy: Any) -> None:
     source, truth = (
         render(person["identity"], person[pose]) for pose in ("source_pose", "target_pose")
     )
+    # Measured: 0.953; two other seeds 0.927 and 0.934; the source as it stands 0.568.
     overlap = silhouette_iou(made, truth.image, truth.parsing > 0)
-    assert overlap > 0.75
-    assert overlap > silhouette_iou(source.image, truth.image, truth.parsing > 0) + 0.1
-    regions = (1, 2, 3, 4, 7)
+    assert overlap > 0.92
+    assert overlap > silhouette_iou(source.image, truth.image, truth.parsing > 0) + 0.3
+
+    # Measured: face 8.8, upper 9.1, lower 7.0, shoes 5.7. In the median of strangers in that
+    # pose: 34, 42, 28, 49. Hair (26) is left out: the pair shortens it.
+    regions = tuple(LABELS.index(name) for name in ("face", "upper", "lower", "shoes"))
+    assert colour_errors(made, truth.image, truth.parsing, regions).max() < RIGHT_COLOUR
+
+    # Measured, hair and all: 11.4 to the truth, 21.8 to the nearest of the strangers.
+    regions = (LABELS.index("hair"), *regions)
     found = region_colours(made, truth.parsing, regions)
 
     def unlike(other: Sample) -> float:
@@ -101,24 +114,42 @@ def test_the_demo_keeps_the_person_in_the_pose(comfy: Any) -> None:
         return float(np.nanmean(np.abs(found - wanted)))
 
     strangers = [render(seed, person["target_pose"]) for seed in range(100, 130)]
-    assert unlike(truth) < min(unlike(stranger) for stranger in strangers)
+    assert unlike(truth) + 5 < min(unlike(stranger) for stranger in strangers)
 
 
 def test_a_region_is_taken_from_another_person(comfy: Any) -> None:
-    """The upper garment has the other's colours, the trousers keep the person's."""
+    """The upper garment has the other's colours, all else is as it is without the other."""
     workflow = load_workflow(WORKFLOWS / "api" / "truepose_edit_region.json")
-    inputs = {node["_meta"]["title"]: node["inputs"] for node in workflow.values()}
-    (made,) = (picture(data) for data in comfy.run(workflow, timeout=900).images["Save result"])
-    pose = inputs["Person"]["target_pose"]
+    ids = {node["_meta"]["title"]: node_id for node_id, node in workflow.items()}
+    inputs = {title: workflow[node_id]["inputs"] for title, node_id in ids.items()}
+    result = comfy.run(workflow, timeout=900)
+    (edited,) = (picture(data) for data in result.images["Save result"])
+    assert len(result.images["Save side by side"]) == 1
+    inputs["All but the upper garment"]["upper"] = 1.0
+    inputs["Sample"]["model"] = [ids["All but the upper garment"], 0]
+    (alone,) = (picture(x) for x in comfy.run(workflow, timeout=900).images["Save result"])
+
     own, other = (
-        render(inputs[title]["identity"], pose) for title in ("Person", "Wears the garment")
+        render(inputs[title]["identity"], inputs["Person"]["target_pose"])
+        for title in ("Person", "Wears the garment")
     )
-    upper, lower = (LABELS.index(name) for name in ("upper", "lower"))
-    found = region_colours(made, own.parsing, (upper, lower))
+    # Measured: 0.940, and 0.942 without the other; the source as it stands 0.557.
+    assert silhouette_iou(edited, own.image, own.parsing > 0) > 0.92
 
-    def off(sample: Sample, garment: int) -> float:
-        wanted = region_colours(sample.image, sample.parsing, (garment,))
-        return float(np.abs(found[(upper, lower).index(garment)] - wanted).mean())
+    # Mean difference, 0..255. Measured: garment 85.6, all else 3.3, of the person's hair 4.0,
+    # face 4.9, lower garment 3.6, shoes 6.9. (Arms 19.7: the other's sleeves are short.)
+    change = np.abs(edited.astype(float) - alone).mean(2)
+    upper = LABELS.index("upper")
+    assert change[own.parsing == upper].mean() > 70
+    assert change[own.parsing != upper].mean() < 5
+    for name in ("hair", "face", "lower", "shoes"):
+        assert change[own.parsing == LABELS.index(name)].mean() < 10, name
 
-    assert off(other, upper) < off(own, upper)
-    assert off(own, lower) < 40
+    # Measured, edited: 14.0 to the other's garment, 74.5 to the person's own; alone: 4.0 to it.
+    def off(made: np.ndarray, sample: Sample) -> float:
+        found = region_colours(made, own.parsing, (upper,))
+        wanted = region_colours(sample.image, sample.parsing, (upper,))
+        return float(np.abs(found - wanted).mean())
+
+    assert off(edited, other) < 18 < 60 < off(edited, own)
+    assert off(alone, own) < RIGHT_COLOUR
