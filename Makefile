@@ -55,11 +55,13 @@ bench:
 	$(RUN) tests/bench/bench_tuning.py
 	$(RUN) tests/bench/bench_vcm.py
 	$(RUN) tests/bench/bench_truepose.py
+	$(RUN) tests/bench/bench_workflows.py
 	$(RUN) --browser tests/bench/bench_editor.py
 
 bench-quality:
 	$(RUN) -m pose_transfer.evaluation demo $(ARGS)
 	$(RUN) -m pose_transfer.evaluation one-shot
+	$(RUN) -m pose_transfer.evaluation truepose
 
 check-full-size:
 	$(RUN) tests/bench/check_full_size.py $(ARGS)
@@ -75,6 +77,8 @@ locales:
 
 help-pictures:
 	$(RUN) tests/bench/help_pictures.py $(ARGS)
+	$(RUN) --browser tests/bench/graph_pictures.py
+	$(RUN) --browser tests/bench/help_wiring.py
 
 clean:
 	rm -rf output build runs .pytest_cache .ruff_cache

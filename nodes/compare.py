@@ -76,15 +76,15 @@ class Compare(io.ComfyNode):
         same_size = {name: resize_bicubic(x, height, width) for name, x in rgb.items()}
         same = dict(zip(same_size, broadcast_batches(**same_size), strict=True))
         columns = {_title(name): to_uint8(x) for name, x in same.items()}
-        sheet, metrics = from_uint8(contact_sheet(columns)), describe(columns)
+        sheet, measured = from_uint8(contact_sheet(columns)), measure(columns)
         # For web/compare.js; not the host's `images`, which would be shown below the slider.
         shown: dict[str, Any] = {
             f"pose_transfer_{name}": previews.files(x)
             for name, x in {**same, "sheet": sheet}.items()
         }
-        if truth is not None:
-            shown["pose_transfer_metrics"] = [metrics]
-        return io.NodeOutput(sheet, metrics, ui=shown)
+        if measured:
+            shown["pose_transfer_metrics"] = measured
+        return io.NodeOutput(sheet, describe(measured), ui=shown)
 
 
 def _title(name: str) -> str:
@@ -111,18 +111,33 @@ def contact_sheet(columns: dict[str, NDArray[np.uint8]]) -> NDArray[np.uint8]:
     return np.array(sheet)
 
 
-def describe(columns: dict[str, NDArray[np.uint8]]) -> str:
-    """The metrics in words, means over the batch."""
+def measure(columns: dict[str, NDArray[np.uint8]]) -> list[dict[str, str]]:
+    """How near result and source come to the truth; nothing without a truth.
+
+    Means over the batch, in digits: the PSNR of equal pictures is infinite, which JSON cannot say.
+    """
     if "truth" not in columns:
-        return "No metrics: connect the truth to measure the result against it."
+        return []
     # It imports SciPy, which a graph without this node need not wait for.
     from ..pose_transfer.evaluation.metrics import psnr, ssim
 
-    lines = []
+    measured = []
     for name in ("result", "source"):
         pairs = list(zip(columns[name], columns["truth"], strict=True))
-        lines.append(
-            f"{name} against truth: SSIM {np.mean([ssim(*p) for p in pairs]):.3f}, "
-            f"PSNR {np.mean([psnr(*p) for p in pairs]):.1f} dB"
+        measured.append(
+            {
+                "name": name,
+                "ssim": f"{np.mean([ssim(*p) for p in pairs]):.3f}",
+                "psnr": f"{np.mean([psnr(*p) for p in pairs]):.1f}",
+            }
         )
-    return "\n".join(lines)
+    return measured
+
+
+def describe(measured: list[dict[str, str]]) -> str:
+    """The metrics in words."""
+    if not measured:
+        return "No metrics: connect the truth to measure the result against it."
+    return "\n".join(
+        f"{m['name']} against truth: SSIM {m['ssim']}, PSNR {m['psnr']} dB" for m in measured
+    )

@@ -145,7 +145,7 @@ class FusionEmbeddingNode(io.ComfyNode):
     ) -> io.NodeOutput:
         source, pose_map = as_rgb(source, "source"), as_rgb(pose_map, "pose map")
         source, pose_map = broadcast_batches(source=source, pose_map=pose_map)
-        device = host.on_device(fpdm.patcher)
+        device = host.on_device(fpdm.patcher, torch.float32)
         embeds = fpdm.fpdm.fuse(source.to(device), pose_map.to(device))
         return io.NodeOutput(FusionEmbedding(fpdm.name, host.keep(embeds)))
 
@@ -280,7 +280,7 @@ def _conditions(
     fusion: FusionEmbedding | None,
 ) -> tuple[torch.Tensor, FPDMCondition]:
     """Tokens (B, N, D) and what else the UNet is told, all on the host's resting device."""
-    module, device = fpdm.fpdm, host.on_device(fpdm.patcher)
+    module, device = fpdm.fpdm, host.on_device(fpdm.patcher, torch.float32)
     width = module.class_embedding.net[0].in_features
     embeds = torch.zeros(1, width) if fusion is None else fusion.embeds
     if fusion is not None and embeds.shape[-1] != width:
@@ -290,10 +290,15 @@ def _conditions(
         )
     # Unequal batches are refused here; a single source is looked at once, however many poses.
     broadcast_batches(source=source, pose_map=pose_map, fusion_embedding=embeds)
+    source, drawn = source.to(device), bhwc_to_bchw(pose_map).to(device)
+    hidden = module.source_hidden(source)
+    carried = module.carried_features(source, hidden, drawn)
     tokens, pose_features, offset = broadcast_batches(
-        source=host.keep(module.source_tokens(module.source_hidden(source.to(device)))),
-        pose_map=host.keep(module.pose_features(bhwc_to_bchw(pose_map).to(device))),
+        source=host.keep(module.source_tokens(hidden)),
+        pose_map=host.keep(module.pose_features(drawn)),
         fusion_embedding=host.keep(module.time_offset(embeds.to(device))),
     )
     without = host.keep(module.time_offset(torch.zeros(1, width, device=device)))
-    return tokens, FPDMCondition(pose_features, offset, without)
+    return tokens, FPDMCondition(
+        pose_features, offset, without, None if carried is None else host.keep(carried)
+    )

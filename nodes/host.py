@@ -194,8 +194,16 @@ def managed(module: nn.Module) -> comfy.model_patcher.ModelPatcher:
     )
 
 
-def on_device(patcher: comfy.model_patcher.ModelPatcher) -> torch.device:
-    """Loads the module onto the device that the host chose for it and returns that device."""
+def on_device(
+    patcher: comfy.model_patcher.ModelPatcher, dtype: torch.dtype | None = None
+) -> torch.device:
+    """Loads the module onto the device that the host chose for it and returns that device.
+
+    `dtype` is what the module computes in, by default what it is stored as. It is converted when
+    it is first used, not when its file is loaded: what a graph does not use costs nothing.
+    """
+    if dtype is not None:
+        patcher.model.to(dtype=dtype)  # before the host asks how large it is
     comfy.model_management.load_models_gpu([patcher], force_full_load=True)
     return patcher.load_device
 

@@ -68,8 +68,9 @@ def load_fpdm(
 ) -> tuple[Any, FPDMModel, Any]:
     """MODEL, FPDM_MODEL and VAE of a checkpoint; the FPDM keeps neither UNet nor autoencoder.
 
-    `fusion_path`: stage 1's file; `vae`: taken in place of the checkpoint's. The weights stay
-    mapped into memory as the files store them until the host copies them.
+    `fusion_path`: stage 1's file; `vae`: taken in place of the checkpoint's. Weights stay mapped
+    into memory as the files store them: the UNet's until the host copies them, for good where it
+    computes in their dtype, and FPDM's own networks' until they are first used.
     """
     fpdm = load_checkpoint(path, fusion_path, dtype=None)
     if fpdm.unet is None:
@@ -86,6 +87,7 @@ def load_fpdm(
         latent_format=stock_models.LatentFormat(
             _latent_scale(fpdm, own_vae), unet.config["in_channels"]
         ),
+        take_tensors=True,
     )
     if vae is None:
         vae = (
@@ -128,4 +130,4 @@ def _latent_scale(fpdm: FPDM, vae: Any | None) -> float:
 
 
 def _payload(fpdm: FPDM, name: str) -> FPDMModel:
-    return FPDMModel(name, host.managed(fpdm.float()))
+    return FPDMModel(name, host.managed(fpdm))

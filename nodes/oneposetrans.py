@@ -12,7 +12,9 @@ from ..pose_transfer.errors import PoseTransferError
 from ..pose_transfer.images import as_rgb
 from ..pose_transfer.oneposetrans.lora_blocks import PRESETS, UNIFORM
 from ..pose_transfer.oneposetrans.settings import TuningSettings
+from ..pose_transfer.types import FaceEmbedding
 from . import host
+from .sockets import FaceEmbeddings
 
 CATEGORY = "pose transfer/one pose trans"
 FROM_INPUT = "(from the input 'lora')"
@@ -157,6 +159,13 @@ class TuneLoRA(io.ComfyNode):
                     tooltip="Compares each preview with the photos, of which only the masked "
                     "person counts, and keeps the weights of the likest one, not the last.",
                 ),
+                FaceEmbeddings.Input(
+                    "face_embedding",
+                    optional=True,
+                    tooltip="From Face Embedding, of the photos. Compares the face in each preview "
+                    "with it and keeps the weights of the likest one; with 'clip_vision' both "
+                    "count alike.",
+                ),
             ],
             outputs=[
                 LoraModel.Output(
@@ -181,6 +190,7 @@ class TuneLoRA(io.ComfyNode):
         positive: list[Any] | None = None,
         clip: Any = None,
         clip_vision: Any = None,
+        face_embedding: FaceEmbedding | None = None,
         **values: Any,
     ) -> io.NodeOutput:
         from .patches import lora, tuning
@@ -191,7 +201,7 @@ class TuneLoRA(io.ComfyNode):
         whole = values["crop"] == CROP_NONE and len(photos) == 1
         job = tuning.Job(
             model, vae, _caption(positive, clip, prompt, whole), photos, mask, _settings(**values),
-            preview_every, clip_vision,
+            preview_every, clip_vision, face_embedding,
         )  # fmt: skip
         tuned, report = tuning.tune_or_load(job)
         host.say(cls.hidden.unique_id, report)

@@ -37,7 +37,8 @@ class FPDMModel:
     """FPDM_MODEL: FPDM's own networks, without the UNet that they steer.
 
     `patcher` is the host's ModelPatcher around the `FPDM` module, which moves it between memory
-    and the graphics card; `name` is what error messages call it.
+    and the graphics card; `name` is what error messages call it. The module has its file's dtype
+    until `host.on_device(patcher, torch.float32)` makes it ready for use.
     """
 
     name: str
@@ -62,12 +63,14 @@ class FPDMCondition:
 
     `pose_features` (B, C0, h, w) at the latent's size or None for no pose; `time_offset`
     (B, 4 C0) of the fusion embedding; `time_offset_without_fusion` (1, 4 C0), the same for a
-    fusion embedding of zeros (not zero itself: the layers have biases).
+    fusion embedding of zeros (not zero itself: the layers have biases); `carried` (B, C0, h, w),
+    the part of the source that rides with the pose, where the FPDM has one.
     """
 
     pose_features: torch.Tensor | None
     time_offset: torch.Tensor
     time_offset_without_fusion: torch.Tensor
+    carried: torch.Tensor | None = None
 
 
 Block = tuple[str, int, int]
@@ -89,7 +92,8 @@ class SourceFeatures:
     `hidden` (B, N, C) for each transformer block, normed, before the projections, row by row over
     `shapes` (rows, columns); `regions` (B, R, h, w) are soft masks of TruePose's regions. `empty`
     is what unconditional predictions attend to instead, or has no blocks where they attend to
-    nothing. With `live`, `hidden` has no blocks: they are made while sampling.
+    nothing. With `live`, `hidden` has no blocks: they are made while sampling. `context` (K, R) is
+    1 where token k of the pair's context was made of the crop of region r, None where no token was.
     """
 
     regions: torch.Tensor
@@ -97,6 +101,7 @@ class SourceFeatures:
     shapes: Mapping[Block, tuple[int, int]]
     empty: Mapping[Block, torch.Tensor]
     live: LiveSource | None = None
+    context: torch.Tensor | None = None
 
     @property
     def megabytes(self) -> float:

@@ -18,6 +18,7 @@ import comfy.model_patcher
 import comfy.sd
 import comfy.sd1_clip
 import comfy.supported_models_base
+import comfy.taesd.taesd
 import comfy.utils
 import folder_paths
 import torch
@@ -142,11 +143,13 @@ def build_model(
     latent_format: LatentFormat,
     dtypes: Sequence[torch.dtype] = (torch.float16, torch.bfloat16, torch.float32),
     disable_dynamic: bool = False,
+    take_tensors: bool = False,
 ) -> comfy.model_patcher.ModelPatcher:
     """The host's MODEL from a diffusers UNet.
 
-    `dtypes` are those that the UNet may run in, the host picks. Raises CheckpointError where
-    tensors are missing.
+    `dtypes` are those that the UNet may run in, the host picks. `take_tensors`: the caller gives
+    the tensors away; they then become the UNet's parameters, no copy, where they have the dtype
+    that was picked. Raises CheckpointError where tensors are missing.
     """
     settings = unet_settings(config)
     tensors = {
@@ -175,7 +178,9 @@ def build_model(
         else comfy.model_patcher.CoreModelPatcher
     )
     patcher = patcher_class(model, load_device=device, offload_device=mm.unet_offload_device())
-    model.load_model_weights(tensors, assign=patcher.is_dynamic())
+    # The host's layers convert no parameter of another dtype when they run, unless it is dynamic.
+    fitting = take_tensors and all(tensor.dtype == dtype for tensor in tensors.values())
+    model.load_model_weights(tensors, assign=patcher.is_dynamic() or fitting)
     if patcher.is_dynamic():  # hooks of the host need a way to a patcher that is not
         patcher.cached_patcher_init = (
             _rebuild,
@@ -235,8 +240,27 @@ def build_clip(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> c
 
 
 def build_tiny_vae(state_dict: Mapping[str, Tensor]) -> comfy.sd.VAE:
-    """The host's VAE from a tiny autoencoder of TAESD's layout."""
-    return comfy.sd.VAE(sd=dict(state_dict))
+    """The host's VAE from a tiny autoencoder of TAESD's layout.
+
+    The demo's has fewer blocks than TAESD; those that it lacks are zeros in its file, and most of
+    the work where they lie at the picture's size. They are passed by; the weights stay.
+    """
+    vae = comfy.sd.VAE(sd=dict(state_dict))
+    for name, module in vae.first_stage_model.named_modules():
+        if type(module) is comfy.taesd.taesd.Block and not any(
+            state_dict[f"{name}.conv.{layer}.{part}"].any()
+            for layer in (0, 2, 4)
+            for part in ("weight", "bias")
+        ):
+            module.__class__ = _IdleBlock
+    return vae
+
+
+class _IdleBlock(comfy.taesd.taesd.Block):
+    """TAESD's block where its branch is zero for every picture."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fuse(x)
 
 
 def build_vae(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]) -> comfy.sd.VAE:

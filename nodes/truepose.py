@@ -23,6 +23,7 @@ from .sockets import (
     Source,
     SourceFeatures,
 )
+from .truepose_tokens import TOKENS_KEY, tokens_of_clip
 
 CATEGORY = "pose transfer/truepose"
 LATENT_FACTOR = 8
@@ -86,6 +87,13 @@ class SourceFeaturesNode(io.ComfyNode):
                     "or the positive output of Apply FPDM or Apply TruePose for the source. "
                     "Without it the MODEL sees the picture alone.",
                 ),
+                io.ClipVisionOutput.Input(
+                    "clip_vision_output",
+                    optional=True,
+                    tooltip="What a stock CLIP sees in the source, for the source_model of a "
+                    "trained pair that knows pictures so. Takes the place of the conditioning's "
+                    "tokens. Apply TruePose must get the same.",
+                ),
             ],
             outputs=[Source.Output(display_name="source_features", tooltip="For Guide Attention.")],
             hidden=[io.Hidden.unique_id],
@@ -100,6 +108,7 @@ class SourceFeaturesNode(io.ComfyNode):
         parsing: Parsing,
         mode: str,
         conditioning: list[Any] | None = None,
+        clip_vision_output: Any = None,
     ) -> io.NodeOutput:
         from .patches import truepose_source
         from .patches.unet_blocks import require_unet
@@ -109,8 +118,11 @@ class SourceFeaturesNode(io.ComfyNode):
         latent = vae.encode(source)
         regions = torch.nn.functional.adaptive_avg_pool2d(maps, latent.shape[-2:])
         told = truepose_source.plain_conditioning(model, conditioning)
+        if clip_vision_output is not None:
+            told = _seen_by_clip(model, told, clip_vision_output)
         if mode == LIVE:
-            features = SourceFeatures(regions, {}, {}, {}, LiveSource(host.keep(latent), told))
+            live, owners = LiveSource(host.keep(latent), told), truepose_source.owners_of(told)
+            features = SourceFeatures(regions, {}, {}, {}, live, owners)
         else:
             features = truepose_source.look_once(model, latent, regions, told)
         host.say(cls.hidden.unique_id, _report(features))
@@ -295,6 +307,22 @@ class AttentionMaps(io.ComfyNode):
         height, width = (LATENT_FACTOR * side for side in latent["samples"].shape[-2:])
         shown = previews.shown(sheets_by_picture(maps, height, width))
         return io.NodeOutput(sheet(maps, height, width), shares(maps), latent, ui=shown)
+
+
+def _seen_by_clip(model: Any, told: list[list[Any]], clip_vision_output: Any) -> list[list[Any]]:
+    """CLIP's view in the place of the tokens; whatever else is told, the pose above all, stays."""
+    from .patches.truepose_context import REGIONS_KEY
+
+    networks = model.get_attachment(TOKENS_KEY)
+    if networks is None:
+        raise PoseTransferError(
+            "clip_vision_output is for the source_model of a trained pair of this pack, which "
+            "knows what to make of it; this MODEL does not. Connect what the source shows as "
+            "conditioning instead, or nothing."
+        )
+    _, settings = told[0]
+    rest = {key: value for key, value in settings.items() if key != REGIONS_KEY}
+    return [[tokens_of_clip(networks, clip_vision_output), rest]]
 
 
 def _cropped_to_latents(

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..pose_transfer.demo.architecture import UNET
-from ..pose_transfer.errors import PoseTransferError
-from ..pose_transfer.fpdm.conv_towers import build_image_tower, build_pose_encoder
+from ..pose_transfer.fpdm.checkpoint import build_part
+from ..pose_transfer.fpdm.conv_towers import build_image_tower
 from ..pose_transfer.fpdm.preprocess import FPDMPreprocess
 from ..pose_transfer.truepose import ImageTokens
 from ..pose_transfer.truepose.checkpoint import TrainedPair, load_pair
@@ -21,6 +21,7 @@ from ..pose_transfer.weights import load_into
 from . import host, stock_models
 from .once import load_once
 from .sockets import FPDMCondition, TruePoseModel
+from .truepose_tokens import TOKENS_KEY
 
 _SD_LATENT_SCALE = 0.18215
 # Leffa's reference net reads the clean latent at the noise level of the current step; where it is
@@ -48,12 +49,8 @@ class PairNetworks(nn.Module):
         self.preprocess = FPDMPreprocess(embed_size=embed_size)
 
     def embed(self, source_bhwc: Tensor) -> Tensor:
-        """Picture (B, H, W, 3) in [0, 1] -> its embedding (B, E)."""
-        if self.image_tower is None:
-            raise PoseTransferError(
-                "This pair knows the source by a stock CLIP's embedding. Connect CLIP Vision "
-                "Encode of the source to clip_vision_output."
-            )
+        """Picture (B, H, W, 3) in [0, 1] -> its embedding (B, E), where there is a tower."""
+        assert self.image_tower is not None
         pixels = self.preprocess.embed_pixels(source_bhwc)
         return self.image_tower(pixels).image_embeds
 
@@ -79,6 +76,7 @@ def load(path: Path) -> LoadedPair:
 
 
 def _load_demo(path: Path) -> LoadedPair:
+    from ..pose_transfer.demo.truepose import load_truepose
     from .loading import load_demo
 
     vae = load_demo().vae
@@ -86,14 +84,14 @@ def _load_demo(path: Path) -> LoadedPair:
         1.0, UNET["in_channels"], stock_models.preview_factors(vae)
     )
     # Small enough to run exactly, as the demo's base does.
-    return _built(load_pair(path), "mannequin demo", latent_format, vae, (torch.float32,))
+    return _built(load_truepose(path), "mannequin demo", latent_format, vae, (torch.float32,))
 
 
 def _load(path: Path) -> LoadedPair:
     pair = load_pair(path)
     channels = pair.config["source_unet" if pair.leffa else "unet"]["in_channels"]
     vae = (
-        stock_models.build_vae(pair.vae, _vae_config(pair.vae))
+        stock_models.build_vae(pair.vae, pair.config.get("vae") or _vae_config(pair.vae))
         if pair.vae
         else host.absent(f"{path.name} holds no autoencoder. Load its base's with Load VAE.")
     )
@@ -128,7 +126,9 @@ def _built(
         pair_timestep(source, _LEFFA_TIMESTEP, with_empty=True)
         return LoadedPair(target, source, TruePoseModel(name, None), vae)
     source = _posed_as_fpdm(source, pair, name)
-    return LoadedPair(target, source, TruePoseModel(name, host.managed(_networks(pair))), vae)
+    networks = TruePoseModel(name, host.managed(_networks(pair)))
+    source.set_attachments(TOKENS_KEY, networks)
+    return LoadedPair(target, source, networks, vae)
 
 
 def _posed_as_fpdm(source: Any, pair: TrainedPair, name: str) -> Any:
@@ -145,7 +145,9 @@ def _networks(pair: TrainedPair) -> PairNetworks:
     size = tuple(config.get("image_tower", {}).pop("size", (224, 224)))
     modules: dict[str, nn.Module | None] = {
         "image_tokens": ImageTokens(**config["image_tokens"]),
-        "pose_encoder": build_pose_encoder(config["pose_encoder"]),
+        "pose_encoder": build_part(
+            "pose_encoder", config["pose_encoder"], dict(pair.parts["pose_encoder"])
+        ),
         "image_tower": (
             build_image_tower(config["image_tower"]) if "image_tower" in config else None
         ),

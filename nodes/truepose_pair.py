@@ -12,9 +12,11 @@ from comfy_api.latest import io
 from ..pose_transfer.demo.models import TRUEPOSE_WEIGHTS
 from ..pose_transfer.errors import CheckpointError, PoseTransferError
 from ..pose_transfer.images import as_rgb, bhwc_to_bchw, broadcast_batches
+from ..pose_transfer.types import Parsing
 from . import host
-from .sockets import FPDMCondition, TruePoseModel, TruePoseNetworks
+from .sockets import FPDMCondition, PersonParsing, TruePoseModel, TruePoseNetworks
 from .truepose import CATEGORY, LATENT_FACTOR
+from .truepose_tokens import source_tokens
 
 DEMO = "mannequin demo (comes with the pack)"
 NO_PAIR = "(no pair yet: see the help page)"
@@ -133,6 +135,17 @@ class ApplyTruePose(io.ComfyNode):
                     tooltip="The pose that the source has, drawn in the same way. Pairs of this "
                     "pack then find each limb's clothes more surely.",
                 ),
+                PersonParsing.Input(
+                    "source_parsing",
+                    optional=True,
+                    tooltip="Of the source, for pairs trained with region_tokens: face, hair and "
+                    "each garment are looked at one by one, too.",
+                ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="For source_parsing, with pairs that know pictures by a stock CLIP.",
+                ),
             ],
             outputs=[
                 io.Model.Output(tooltip="For Guide Attention."),
@@ -157,6 +170,8 @@ class ApplyTruePose(io.ComfyNode):
         pose_map: torch.Tensor,
         clip_vision_output: Any = None,
         source_pose_map: torch.Tensor | None = None,
+        source_parsing: Parsing | None = None,
+        clip_vision: Any = None,
     ) -> io.NodeOutput:
         from .fpdm import crop_to_latents
         from .patches import fpdm, truepose_source
@@ -168,44 +183,48 @@ class ApplyTruePose(io.ComfyNode):
                 model, told, told, truepose_source.plain_conditioning(model, None),
                 _empty_latent(model, pose_map, len(pose_map)),
             )  # fmt: skip
-        tokens, condition = _conditions(truepose, source, pose_map, clip_vision_output)
+        tokens, owners = source_tokens(
+            truepose, source, clip_vision_output, clip_vision, source_parsing
+        )
+        tokens, condition = _conditions(truepose, tokens, pose_map)
         nothing = FPDMCondition(None, condition.time_offset, condition.time_offset)
         return io.NodeOutput(
             fpdm.apply_fpdm(model, tokens, condition, truepose.name),
-            fpdm.conditioning(tokens, condition),
+            _owned(fpdm.conditioning(tokens, condition), owners),
             fpdm.conditioning(torch.zeros_like(tokens[:1]), nothing),
-            fpdm.conditioning(
-                tokens[: len(source)],
-                nothing
-                if source_pose_map is None
-                else _posed(truepose, as_rgb(source_pose_map, "source pose map"), len(source)),
+            _owned(
+                fpdm.conditioning(
+                    tokens[: len(source)],
+                    nothing
+                    if source_pose_map is None
+                    else _posed(truepose, as_rgb(source_pose_map, "source pose map"), len(source)),
+                ),
+                owners,
             ),
             _empty_latent(model, pose_map, len(tokens)),
         )
 
 
 def _conditions(
-    truepose: TruePoseModel, source: torch.Tensor, pose_map: torch.Tensor, clip_vision: Any
+    truepose: TruePoseModel, tokens: torch.Tensor, pose_map: torch.Tensor
 ) -> tuple[torch.Tensor, FPDMCondition]:
-    """Tokens (B, K, D) of the source and the pose's features, on the host's resting device."""
+    """Tokens (B, K, D) of the source and the pose's features, as many of each."""
     assert truepose.patcher is not None
     networks, device = truepose.patcher.model, host.on_device(truepose.patcher)
-    embeds = (
-        networks.embed(source.to(device))
-        if clip_vision is None
-        else clip_vision.image_embeds.to(device)
-    )
-    width = networks.image_tokens.project.in_features
-    if embeds.shape[-1] != width:
-        raise PoseTransferError(
-            f"The CLIP vision output is {embeds.shape[-1]} wide, the pair {truepose.name!r} was "
-            f"trained with {width}. Use the CLIP vision model that its page names."
-        )
     tokens, features = broadcast_batches(
-        source=host.keep(networks.image_tokens(embeds)),
+        source=tokens,
         pose_map=host.keep(networks.pose_encoder(bhwc_to_bchw(pose_map).to(device))),
     )
     return tokens, _without_fusion(features)
+
+
+def _owned(conditioning: list[list[Any]], owners: torch.Tensor | None) -> list[list[Any]]:
+    """A CONDITIONING that says which token is of which region's crop, where any is."""
+    from .patches.truepose_context import REGIONS_KEY
+
+    if owners is None:
+        return conditioning
+    return [[tokens, {**settings, REGIONS_KEY: owners}] for tokens, settings in conditioning]
 
 
 def _posed(truepose: TruePoseModel, pose_map: torch.Tensor, sources: int) -> FPDMCondition:

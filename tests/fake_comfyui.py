@@ -2,7 +2,8 @@
 """A server that answers as ComfyUI does, in milliseconds: for the client's tests, and as a main.py.
 
 Its nodes: `Draw` (inputs `seed`, `seconds`, `image`) and `Save`, which saves a text about what Draw
-was given. Draw of a negative seed fails; of seed 666 it kills the server, if that is allowed.
+was given. Draw of a negative seed fails. Where that is allowed, seed 666 kills the server, and seed
+667 silences it: it still takes connections, and says no word to any.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -92,6 +94,8 @@ class FakeComfyUI:
             await asyncio.sleep(inputs["seconds"])
             if inputs["seed"] == 666 and self.may_die:
                 os._exit(1)
+            if inputs["seed"] == 667 and self.may_die:
+                os.kill(os.getpid(), signal.SIGSTOP)
             status, messages, outputs = "success", [], {}
             if inputs["seed"] < 0:
                 report = {

@@ -73,9 +73,13 @@ def storm(
     )  # fmt: skip
 
 
-def start_queue(arguments: Sequence[str], out: Path, base: Path, log: Any) -> subprocess.Popen:
+def start_queue(
+    arguments: Sequence[str], out: Path, base: Path, log: Any, ray: str = "local",
+    servers: int | None = 2,
+) -> subprocess.Popen:  # fmt: skip
     command = [sys.executable, "-m", "pose_transfer.client", "queue", *arguments]
-    command += ["--out", str(out), "--ray", "local", "--servers", "2", "--base", str(base)]
+    command += ["--out", str(out), "--ray", ray, "--base", str(base)]
+    command += [] if servers is None else ["--servers", str(servers)]
     return subprocess.Popen(command, cwd=PACK, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
 
 

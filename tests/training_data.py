@@ -9,13 +9,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from PIL import Image
+from transformers import (
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessor,
+)
 
 from pose_transfer.fpdm import FPDM, save_checkpoint
 from pose_transfer.mannequin import Sample, render
+from pose_transfer.parsing import ATR_LABELS
 from pose_transfer.pose import write_keypoints
 
 HEIGHT, WIDTH = 96, 64
@@ -96,6 +105,55 @@ def write_models(folder: Path, make_fpdm: Callable[..., FPDM]) -> Path:
     path = folder / "small.safetensors"
     save_checkpoint(make_fpdm(vae=small_autoencoder()), path)
     return path
+
+
+def write_base(folder: Path, unet: UNet2DConditionModel) -> Path:
+    """A diffusers folder: unet, vae, scheduler of Stable Diffusion 1's kind."""
+    unet.save_pretrained(folder / "unet")
+    small_autoencoder().save_pretrained(folder / "vae")
+    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    DDPMScheduler(**schedule, prediction_type="epsilon").save_pretrained(folder / "scheduler")
+    return folder
+
+
+def write_clip(folder: Path, width: int) -> Path:
+    """A transformers folder with a CLIP vision tower whose embedding is `width` wide."""
+    torch.manual_seed(0)
+    tower = CLIPVisionModelWithProjection(
+        CLIPVisionConfig(
+            hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+            image_size=32, patch_size=8, projection_dim=width,
+        )
+    )  # fmt: skip
+    tower.save_pretrained(folder)
+    return folder
+
+
+def write_parser(folder: Path) -> Path:
+    """A SegFormer in the layout of segformer_b2_clothes, for pictures of 64x64 px."""
+    torch.manual_seed(5)
+    config = SegformerConfig(
+        hidden_sizes=[8, 8, 16, 16], depths=[1] * 4, num_attention_heads=[1, 1, 2, 2],
+        decoder_hidden_size=16, id2label=dict(enumerate(ATR_LABELS)),
+        label2id={name: i for i, name in enumerate(ATR_LABELS)},
+    )  # fmt: skip
+    network = SegformerForSemanticSegmentation(config)
+    # A fresh head hardly tells pixels apart.
+    torch.nn.init.normal_(network.decode_head.classifier.weight, std=3.0)
+    network.save_pretrained(folder)
+    SegformerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    return folder
+
+
+class Halves:
+    """A parser that sees a face above and an upper garment below."""
+
+    name, provider = "halves", "cpu"
+
+    def parse(self, picture: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+        labels = np.zeros(picture.shape[:2], np.uint8)
+        labels[: len(labels) // 2] = 1
+        return labels, ("upper", "face")
 
 
 def write_config(path: Path, data: dict[str, Any], **groups: dict[str, Any]) -> Path:

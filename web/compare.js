@@ -3,7 +3,7 @@
 
 import { app } from "../../scripts/app.js";
 import { CompareWidget } from "./compare/widget.mjs";
-import { addStyle, changed, outputsOf, passWheelOn, view } from "./graph.mjs";
+import { addStyle, changed, outputsOf, passWheelOn, speak, view } from "./graph.mjs";
 
 const NODE = "PoseTransferCompare";
 const MIN_HEIGHT = 260;
@@ -12,6 +12,7 @@ const NEW_SIZE = [340, 520]; // of a node that is put into a graph
 const made = []; // widgets since the last workflow was opened
 
 function addComparison(node) {
+  speak();
   let ran; // what the node sent last
   const widget = new CompareWidget({
     outputs: () => ran ?? outputsOf(node),

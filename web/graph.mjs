@@ -3,9 +3,14 @@
 
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
+import { setLanguage } from "./texts.mjs";
 
 // Where a file is served that a node names: { filename, subfolder, type }.
 export const view = (file) => api.apiURL(`/view?${new URLSearchParams(file)}`);
+
+// The pack's texts in the language that the artist chose. Called for each node that is made:
+// ComfyUI makes all nodes anew when another language is chosen.
+export const speak = () => setLanguage(app.extensionManager.setting.get("Comfy.Locale"));
 
 export function addStyle(url) {
   const style = document.createElement("link");

@@ -3,6 +3,8 @@
 // The host's own upload buttons take pictures, sounds and videos only.
 
 import { app } from "../../scripts/app.js";
+import { speak } from "./graph.mjs";
+import { t } from "./texts.mjs";
 import { upload } from "./upload.mjs";
 
 const ACCEPTED = ".json,.txt,.csv";
@@ -14,7 +16,7 @@ function choose(combo, name) {
   combo.callback?.(name);
 }
 
-function openFile(combo) {
+function openFile(node, combo) {
   const input = document.createElement("input");
   input.type = "file";
   input.accept = ACCEPTED;
@@ -23,7 +25,7 @@ function openFile(combo) {
       choose(combo, await upload(input.files[0]));
     } catch (error) {
       app.extensionManager.toast.add({
-        severity: "error", summary: "Load Pose", detail: error.message, life: 8000,
+        severity: "error", summary: node.title, detail: error.message, life: 8000,
       });
     }
   };
@@ -35,7 +37,9 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass !== "PoseTransferLoadPose") return;
     const combo = node.widgets.find((widget) => widget.name === "file");
-    const button = node.addWidget("button", "upload pose file", null, () => openFile(combo));
+    speak();
+    const choose = () => openFile(node, combo);
+    const button = node.addWidget("button", t("upload.pose_file"), null, choose);
     button.serialize = false; // it has no value to keep in a workflow
   },
 });

@@ -2,7 +2,7 @@
 // Makes the pose editor the widget of Edit Pose. The only module of it that knows ComfyUI.
 
 import { app } from "../../scripts/app.js";
-import { addStyle, changed, outputsOf, passWheelOn, view } from "./graph.mjs";
+import { addStyle, changed, outputsOf, passWheelOn, speak, view } from "./graph.mjs";
 import { PoseWidget } from "./pose_editor/node_widget.mjs";
 import { upload } from "./upload.mjs";
 
@@ -24,6 +24,7 @@ function guard(isOpen) {
 }
 
 function poseWidget(node, name) {
+  speak();
   let ran; // what the node sent last
   let key;
   const widget = new PoseWidget({

@@ -109,6 +109,8 @@ class _ExtraConds:
         if pose is None:
             pose = torch.zeros(1, self.model_channels, *latent.shape[-2:])
         _require_same_size(pose, latent)
+        if condition.carried is not None:
+            pose = pose + condition.carried
         out[_POSE] = comfy.conds.CONDNoiseShape(pose.to(device))
         out[_TIME] = comfy.conds.CONDRegular(condition.time_offset.to(device))
         return out
@@ -271,4 +273,7 @@ def _without_fusion(entry: list[Any]) -> list[Any]:
 
 def _pose_alone(entry: list[Any]) -> list[Any]:
     tokens, settings = _without_fusion(entry)
-    return [torch.zeros_like(tokens) if FPDM_KEY in settings else tokens, settings]
+    if FPDM_KEY not in settings:
+        return [tokens, settings]
+    alone = replace(settings[FPDM_KEY], carried=None)
+    return [torch.zeros_like(tokens), {**settings, FPDM_KEY: alone}]

@@ -124,10 +124,11 @@ class _Maker:
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        module, device = scene.fpdm.fpdm, host.on_device(scene.fpdm.patcher)
-        source = scene.source.to(device)
-        self.tokens = host.keep(module.source_tokens(module.source_hidden(source)))
-        self.source_embeds = host.keep(module.embed_image(source))
+        module, device = scene.fpdm.fpdm, host.on_device(scene.fpdm.patcher, torch.float32)
+        self.source = scene.source.to(device)
+        self.hidden = module.source_hidden(self.source)
+        self.tokens = host.keep(module.source_tokens(self.hidden))
+        self.source_embeds = host.keep(module.embed_image(self.source))
         width = self.source_embeds.shape[-1]
         self.without = host.keep(module.time_offset(torch.zeros(1, width, device=device)))
         nothing = FPDMCondition(None, self.without, self.without)
@@ -161,14 +162,18 @@ class _Maker:
         ).to(mm.intermediate_device())
 
     def _positive(self, frames: Sequence[Frame]) -> patches.Conditioning:
-        module, device = self.scene.fpdm.fpdm, host.on_device(self.scene.fpdm.patcher)
+        fpdm = self.scene.fpdm
+        module, device = fpdm.fpdm, host.on_device(fpdm.patcher, torch.float32)
         pose_maps = torch.cat([frame.pose_map(self.scene.size) for frame in frames]).to(device)
         embeds = self.source_embeds.to(device).expand(len(frames), -1)
         fusion = module.combine(embeds, module.embed_pose(pose_maps))
+        drawn = bhwc_to_bchw(pose_maps)
+        carried = module.carried_features(self.source, self.hidden, drawn)
         condition = FPDMCondition(
-            host.keep(module.pose_features(bhwc_to_bchw(pose_maps))),
+            host.keep(module.pose_features(drawn)),
             host.keep(module.time_offset(fusion)),
             self.without,
+            None if carried is None else host.keep(carried),
         )
         return patches.conditioning(self.tokens.expand(len(frames), -1, -1), condition)
 

@@ -28,6 +28,7 @@ from ...pose_transfer.truepose import (
     masked_fusion_attention,
 )
 from ..sockets import Block, SourceFeatures
+from .truepose_context import with_region_context
 from .truepose_run import Guide, Run, Shape, for_batch
 from .truepose_source import OFF, LiveSourceNet
 from .unet_blocks import require_unet, transformer_blocks
@@ -146,7 +147,18 @@ class _Fusion:
             replaced = options.get("patches_replace", {})
             attn1 = self._replacements(executor.class_obj, active, replaced.get("attn1", {}))
             options = {**options, "patches_replace": {**replaced, "attn1": attn1}}
+            options = self._with_region_context(options, executor.class_obj, active)
         return executor(x, timesteps, context, y, control, options, **kwargs)
+
+    def _with_region_context(
+        self, options: dict[str, Any], unet: UNetModel, active: Sequence[int]
+    ) -> dict[str, Any]:
+        """[D] Region-wise CAA, where the source's context has tokens of regions."""
+        for number in active:
+            guide, owners = self.guides[number], self.guides[number].features.context
+            if owners is not None and guide.target is not None and guide.beta:
+                return with_region_context(options, unet, guide.target, owners, guide.beta)
+        return options
 
     def _replacements(
         self, unet: UNetModel, active: Sequence[int], there: Mapping[Any, Attention]

@@ -14,6 +14,8 @@ from torch import Tensor
 
 from ..sockets import Block, LiveSource, SourceFeatures
 from .fpdm import FPDM_KEY
+from .truepose_context import REGIONS_KEY, with_region_context
+from .unet_blocks import require_unet
 
 OFF = "pose_transfer_truepose_off"
 """In the transformer options: guides leave this call alone, the source does not guide itself."""
@@ -21,7 +23,7 @@ OFF = "pose_transfer_truepose_off"
 _SOURCE_KEY = "pose_transfer_truepose_source"
 _CLEAN = 0.0
 # The source is a whole picture, without another model's say or parts that are painted apart.
-_KEPT_SETTINGS = ("pooled_output", FPDM_KEY)
+_KEPT_SETTINGS = ("pooled_output", FPDM_KEY, REGIONS_KEY)
 
 Conditioning = list[list[Any]]
 
@@ -54,6 +56,11 @@ def plain_conditioning(model: ModelPatcher, conditioning: Conditioning | None) -
     return [[None if width is None else torch.zeros(1, 77, width), settings]]
 
 
+def owners_of(conditioning: Conditioning) -> Tensor | None:
+    """Whose region each context token is, (K, R), in the region-wise form of CAA."""
+    return conditioning[0][1].get(REGIONS_KEY)
+
+
 @torch.inference_mode()
 def look_once(
     model: ModelPatcher, latent: Tensor, regions: Tensor, conditioning: Conditioning
@@ -66,11 +73,13 @@ def look_once(
     pair: tuple[float, bool] | None = model.get_attachment(_SOURCE_KEY)
     timestep, with_empty = pair or (_CLEAN, False)
     capture = _Capture(comfy.model_management.intermediate_device())
-    source = _pass(model, latent, conditioning, timestep, capture)
+    source = _pass(model, latent, conditioning, timestep, capture, regions)
     empty = _Capture(capture.device)
     if with_empty:
-        _pass(model, torch.zeros_like(latent[:1]), conditioning, timestep, empty)
-    return SourceFeatures(regions, source.hidden, source.shapes, empty.hidden)
+        nothing = torch.zeros_like(latent[:1])
+        _pass(model, nothing, conditioning, timestep, empty, regions[:1])
+    owners = owners_of(conditioning)
+    return SourceFeatures(regions, source.hidden, source.shapes, empty.hidden, context=owners)
 
 
 def pair_timestep(model: ModelPatcher, timestep: float, with_empty: bool) -> None:
@@ -87,10 +96,14 @@ def _pass(
     conditioning: Conditioning,
     timestep: float,
     capture: _Capture,
+    regions: Tensor,
 ) -> _Capture:
     watched = model.clone()
     watched.set_model_attn1_patch(capture)
-    watched.model_options["transformer_options"][OFF] = True
+    options = {**watched.model_options["transformer_options"], OFF: True}
+    if (owners := owners_of(conditioning)) is not None:
+        options = with_region_context(options, require_unet(model), regions, owners, 1.0)
+    watched.model_options["transformer_options"] = options
     sampling = watched.get_model_object("model_sampling")
     sigma = sampling.sigma(torch.tensor([timestep])).to(torch.float32)
     guider = comfy.samplers.CFGGuider(watched)
@@ -148,10 +161,14 @@ class LiveSourceNet:
         patches = dict(options.get("patches", {}))
         patches["attn1_patch"] = [*patches.get("attn1_patch", []), capture]
         options |= {OFF: True, "patches": patches}
+        owners = owners_of(self.source.conditioning)
+        if owners is not None:
+            unet = model.diffusion_model
+            options = with_region_context(options, unet, self.regions, owners, 1.0)
         executor(
             model, [self.conds], noisy, level, {**model_options, "transformer_options": options}
         )
-        return SourceFeatures(self.regions, capture.hidden, capture.shapes, {})
+        return SourceFeatures(self.regions, capture.hidden, capture.shapes, {}, context=owners)
 
 
 def leffa_conditioning(model: ModelPatcher, densepose_bhwc: Tensor) -> Conditioning:

@@ -28,12 +28,13 @@ from ...pose_transfer.errors import PoseTransferError
 from ...pose_transfer.images import resize_bicubic
 from ...pose_transfer.oneposetrans import cache
 from ...pose_transfer.oneposetrans.cache import TunedLoRA
-from ...pose_transfer.oneposetrans.crops import Photos, person_square
+from ...pose_transfer.oneposetrans.crops import Photos
 from ...pose_transfer.oneposetrans.fingerprint import Fingerprint
 from ...pose_transfer.oneposetrans.lora_blocks import is_chosen, require_chosen
 from ...pose_transfer.oneposetrans.preview import likest
 from ...pose_transfer.oneposetrans.settings import CODE_VERSION, TuningSettings
-from .. import host
+from ...pose_transfer.types import FaceEmbedding
+from .. import host, likeness
 from . import control
 from .lora import Layer, attention_layers
 from .tuning_sampler import Trained, TuningSampler, load_whole
@@ -116,6 +117,12 @@ class Job:
     settings: TuningSettings
     preview_every: int = 0
     clip_vision: Any = None
+    face: FaceEmbedding | None = None
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether the likest preview's weights are kept, not the last ones."""
+        return self.clip_vision is not None or self.face is not None
 
     def key(self) -> str:
         """The name of the LoRA's file: see `Fingerprint`. Takes no encoding."""
@@ -131,6 +138,8 @@ class Job:
         fingerprint.add_weights("vae", self.vae.first_stage_model.state_dict())
         if self.clip_vision is not None:
             fingerprint.add_weights("clip vision", self.clip_vision.model.state_dict())
+        if self.face is not None:
+            fingerprint.add("face", [self.face.encoder, self.face.normalised, self.face.found])
         if fingerprint.unsure:
             logging.warning(
                 "Tune LoRA: nothing tells objects of %s apart, which patches on the MODEL or the "
@@ -167,7 +176,7 @@ def _tune(job: Job) -> tuple[TunedLoRA, str]:
     layers = _chosen(attention_layers(model), job.settings)
     photos, crop = _encode_photos(job)
     sampler = TuningSampler(layers, photos, crop, job.settings, job.preview_every)
-    sampler.keep_all = job.clip_vision is not None
+    sampler.keep_all = job.is_judged
     model.add_wrapper_with_key(
         comfy.patcher_extension.WrappersMP.PREPARE_SAMPLING, _KEY, load_whole
     )
@@ -241,7 +250,7 @@ def _finish(job: Job, trained: Trained, labels: dict[str, str]) -> tuple[TunedLo
         "broke_down": course.broke_down,
     }
     report = f"{len(course.loss)} steps"
-    if job.clip_vision is not None:
+    if job.is_judged:
         scores = _likeness(job, previews)
         about["likeness"] = [score if math.isfinite(score) else None for score in scores]
         best = likest(scores)
@@ -259,19 +268,13 @@ def _finish(job: Job, trained: Trained, labels: dict[str, str]) -> tuple[TunedLo
 
 
 def _likeness(job: Job, previews: Tensor) -> list[float]:
-    """Cosine of each preview's image embedding and the mean one of the photos' person."""
-
-    def embeds(pictures: Tensor) -> Tensor:
-        return job.clip_vision.encode_image(pictures)["image_embeds"].float()
-
-    if job.mask is None:
-        photos = embeds(job.photos)
-    else:
-        size = job.photos.shape[1:3]
-        mask = F.interpolate(job.mask[:, None].float(), size=size, mode="area")[:, 0]
-        pairs = zip(job.photos, mask.to(job.photos).expand(len(job.photos), *size), strict=True)
-        photos = torch.cat([embeds(person_square(*pair)[None]) for pair in pairs])
-    return F.cosine_similarity(embeds(previews), photos.mean(0, keepdim=True)).tolist()
+    """What the encoders that are connected say of each preview."""
+    judged = []
+    if job.face is not None:
+        judged.append(likeness.face_likeness(job.face, previews))
+    if job.clip_vision is not None:
+        judged.append(likeness.picture_likeness(job.clip_vision, job.photos, job.mask, previews))
+    return likeness.together(judged)
 
 
 def _describe_patcher(fingerprint: Fingerprint, patcher: ModelPatcher) -> None:

@@ -106,6 +106,10 @@ def _parser() -> argparse.ArgumentParser:
         "--cpus-per-server", type=float, default=1.0, metavar="N", help="(%(default)g)"
     )
     ray.add_argument("--gpus-per-server", type=float, metavar="N", help="(1 if there are any)")
+    ray.add_argument(
+        "--silence", type=_at_least(5), default=90, metavar="SECONDS",
+        help="without an answer, until a server is started anew (%(default)s)",
+    )  # fmt: skip
     ray.add_argument("--comfyui", type=Path, metavar="DIR", help="(COMFYUI_PATH)")
     ray.add_argument("--models", type=Path, metavar="DIR", help="(ComfyUI's own)")
     ray.add_argument(
@@ -213,6 +217,7 @@ def _servers(asked: argparse.Namespace) -> ServerPlan:
         tuple((pack.name, pack) for pack in packs),
         models.resolve() if models.is_dir() else None,
         asked.base.resolve() if asked.base else None,
+        silence=asked.silence,
     )
 
 

@@ -13,6 +13,7 @@ import itertools
 import logging
 import os
 import shutil
+import socket
 import tempfile
 import time
 import uuid
@@ -22,6 +23,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..errors import MissingDependencyError
 from .batch import Keep
@@ -34,6 +36,7 @@ from .work import Failure, Order, Outcome, now
 GRACE_SECONDS = 60.0
 """How long after a try's time limit an actor that did not answer is taken for dead."""
 STOP_SECONDS = 20.0
+CONNECT_SECONDS = 20.0
 LOOK_SECONDS = 0.5
 
 
@@ -234,17 +237,37 @@ def _connected(ray: Any, plan: ClusterPlan) -> Iterator[None]:
     if plan.address == "local":
         # Nothing is reported to Ray's makers.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray's own half a minute for each is not enough on a machine that is busy.
+        os.environ.setdefault("RAY_raylet_start_wait_time_s", "180")
+        os.environ.setdefault("RAY_agent_register_timeout_ms", "180000")
         needed = max(1, plan.servers) * plan.cpus
         options["num_cpus"] = int(max(os.cpu_count() or 1, needed))
         options["include_dashboard"] = False
+    if ":" in plan.address:
+        _require_listener(plan.address)
     try:
         ray.init(**options)
     except ConnectionError as error:
-        raise ServerError(f"There is no Ray cluster at {plan.address}: {error}") from error
+        raise ServerError(
+            f"There is no Ray cluster at {plan.address}, or it wants a token: {error}. If it was "
+            "started with a token, set RAY_AUTH_MODE=token and put the same ~/.ray/auth_token on "
+            "this machine."
+        ) from error
+    except Exception as error:  # the bare class is what Ray raises
+        raise ServerError(f"Ray did not start: {error}") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Raises ServerError unless something listens there: Ray itself tries for a quarter hour."""
+    place = urlsplit(address if "//" in address else f"//{address}")
+    try:
+        socket.create_connection((place.hostname, place.port), CONNECT_SECONDS).close()
+    except (OSError, ValueError, TypeError) as error:
+        raise ServerError(f"There is no Ray cluster at {address}: {error}") from error
 
 
 @contextmanager

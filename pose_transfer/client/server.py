@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-import http.client
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +18,8 @@ from .errors import ServerError
 
 FOLDERS = ("custom_nodes", "input", "models", "output", "temp", "user")
 LOOPBACK = "127.0.0.1"
+LONGEST_ANSWER = 2**20
+"""Bytes that a server's account of itself may have."""
 
 END_WITH_STARTER = """
 import ctypes, os, signal, sys
@@ -150,12 +151,28 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def answers(address: str) -> bool:
+def answers(address: str, seconds: float = 5.0) -> bool:
+    """Whether a ComfyUI there gives one whole answer within so many seconds.
+
+    `urllib` would start its clock anew with each byte, so that a server that drips could hold it.
+    """
+    place = urllib.parse.urlsplit(address)
+    host, port = place.hostname or LOOPBACK, place.port or 80
+    ask = f"GET /system_stats HTTP/1.0\r\nHost: {host}:{port}\r\n\r\n"
+    deadline = time.monotonic() + seconds
+    answer = bytearray()
     try:
-        with urllib.request.urlopen(f"{address}/system_stats", timeout=5) as response:
-            return response.status == 200
-    except (OSError, urllib.error.URLError, http.client.HTTPException):
-        return False
+        with socket.create_connection((host, port), seconds) as connection:
+            connection.sendall(ask.encode())
+            while len(answer) < LONGEST_ANSWER and (left := deadline - time.monotonic()) > 0:
+                connection.settimeout(left)
+                received = connection.recv(65536)
+                if not received:
+                    return re.match(rb"HTTP/1\.\d 200 ", answer) is not None
+                answer += received
+    except OSError:  # a time limit that passed is one, too
+        pass
+    return False
 
 
 def gpu_is_usable(python: str) -> bool:

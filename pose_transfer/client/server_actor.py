@@ -19,8 +19,6 @@ from .work import Order, Outcome, Worker
 
 WATCH_SECONDS = 1.0
 ASK_SECONDS = 10.0
-SILENT_SECONDS = 90.0
-"""A server that has not answered for so long is taken for dead."""
 OUTPUTS_KEPT = 32
 """Jobs whose pictures stay on the server's disk: the host serves a repeated try from there."""
 
@@ -41,6 +39,8 @@ class ServerPlan:
     python: str = sys.executable
     arguments: tuple[str, ...] = ()
     """Further arguments for ComfyUI."""
+    silence: float = 90.0
+    """Seconds without an answer after which a server is taken for dead and started anew."""
 
 
 class ServerActor:
@@ -99,12 +99,13 @@ class ServerActor:
 
     def _watch(self) -> None:
         answered = asked = time.monotonic()
+        pause = min(ASK_SECONDS, self._plan.silence / 4)
         while not self._stopping.wait(WATCH_SECONDS):
-            if time.monotonic() - asked > ASK_SECONDS:
+            if time.monotonic() - asked > pause:
                 asked = time.monotonic()
                 if answers(self._server.address):
                     answered = time.monotonic()
-            silent = time.monotonic() - answered > SILENT_SECONDS
+            silent = time.monotonic() - answered > self._plan.silence
             if not self._stopping.is_set() and (silent or not self._server.is_running()):
                 self._die()
 

@@ -68,6 +68,15 @@ POSE_ENCODER: dict[str, Any] = {
     "out_channels": UNET["block_out_channels"][0],
 }
 
+# fpdm.transport.TransportConfig: colours carried by the places that both towers know.
+TRANSPORT: dict[str, Any] = {
+    "source_width": SOURCE_TOWER["hidden_size"],
+    "pose_width": POSE_ENCODER["hidden_size"],
+    "hidden": 128,
+    "out_channels": UNET["block_out_channels"][0],
+    "sharpness": 0.01,
+}
+
 SCHEDULER: dict[str, Any] = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,

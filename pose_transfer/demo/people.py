@@ -65,14 +65,17 @@ class PersonNetwork:
         People less than a tenth of the longer side in height are missed.
         """
         long_side = max(picture.shape[:2])
-        found: list[Box] = []
-        for size in _LONG_SIDES[: 1 if long_side <= 1.25 * _LONG_SIDES[0] else 2]:
-            low = 0.0 if size == _LONG_SIDES[-1] or long_side <= 1.25 * size else _SMALL
-            high = 10.0 if size == _LONG_SIDES[0] else _LARGE
+        coarse, fine = _LONG_SIDES
+        found = self._look(picture, coarse / long_side)
+        if long_side > 1.25 * coarse:
+            found = [box for box in found if _side(box) >= _SMALL * long_side]
+            large = [box for box in found if _side(box) > _LARGE * long_side]
             found += [
                 box
-                for box in self._look(picture, size / long_side)
-                if low * long_side <= max(box.width, box.height) <= high * long_side
+                for box in self._look(picture, fine / long_side)
+                if _side(box) <= _LARGE * long_side
+                # Of somebody so near the second look sees parts, and takes them for people.
+                and all(shared_area(box, other) <= _WITHIN * box.area for other in large)
             ]
         return _distinct(found)
 
@@ -192,6 +195,10 @@ def _holding(box: Box, points: NDArray[np.float32]) -> Box:
         max(bottom, box.y + box.height) - top,
         box.score,
     )
+
+
+def _side(box: Box) -> float:
+    return max(box.width, box.height)
 
 
 def _distinct(boxes: Sequence[Box]) -> list[Box]:

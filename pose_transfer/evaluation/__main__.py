@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""`python -m pose_transfer.evaluation demo | folder | retrieval`."""
+"""`python -m pose_transfer.evaluation demo | one-shot | truepose | folder | retrieval`."""
 
 import sys
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .detectors import measure_detectors, update_report
+from . import detectors, films_report
+from .models import load_demo_models
 from .protocol import benchmark
+from .report import FILMS
 from .sampling import SamplingSettings
 
 
@@ -26,12 +28,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--source-weight", type=float, default=2.0)
     parser.add_argument("--fusion-weight", type=float, default=2.0)
     parser.add_argument("--detector-pictures", type=int, default=300, help="for detectors; 0: none")
-    parser.add_argument(
+    parser.add_argument("--films", type=int, default=FILMS, help="people in motion; 0: none")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument(
         "--detectors-only", action="store_true", help="measure these, keep the report's rest"
     )
+    only.add_argument(
+        "--films-only", action="store_true", help="measure these, keep the report's rest"
+    )
     given = parser.parse_args(arguments)
+    settings = SamplingSettings(given.steps, given.source_weight, given.fusion_weight)
     if given.detectors_only:
-        update_report(measure_detectors(given.detector_pictures), given.out)
+        detectors.update_report(detectors.measure_detectors(given.detector_pictures), given.out)
+        print(f"Report: {given.out / 'benchmark.md'}")
+        return
+    if given.films_only:
+        models = load_demo_models(given.device)
+        place = {"seed": given.seed, "device": given.device, "batch_size": given.batch_size}
+        films = films_report.measure(given.films, models, settings, **place)
+        films_report.update_report(films, given.out)
         print(f"Report: {given.out / 'benchmark.md'}")
         return
     benchmark(
@@ -42,8 +57,9 @@ def main(arguments: list[str] | None = None) -> None:
         seed=given.seed,
         gallery=given.gallery,
         batch_size=given.batch_size,
-        settings=SamplingSettings(given.steps, given.source_weight, given.fusion_weight),
+        settings=settings,
         detector_pictures=given.detector_pictures,
+        films=given.films,
     )
     print(f"Report: {given.out / 'benchmark.md'}")
 

@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from ..detectors import FaceEncoder
@@ -15,7 +13,6 @@ from .folder import Instruments, evaluate_folder, parse_size
 from .folder_report import results_table, write_folder_report
 from .frechet import load_inception
 from .pairing import Matched, match_by_name, match_by_table
-from .paper import RETRIEVAL
 from .perceptual import load_perceptual_distance
 
 DEMO = "demo"
@@ -34,6 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from .one_shot_cli import main as measure_one_shot
 
         return measure_one_shot(given[1:])
+    if given[:1] == ["truepose"]:
+        from .truepose_cli import main as measure_truepose
+
+        return measure_truepose(given[1:])
     asked = _parser().parse_args(given)
     try:
         return _folder(asked) if asked.command == "folder" else _retrieval(asked)
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("demo", help="measure the demo models and write docs/benchmark.md")
     commands.add_parser("one-shot", help="measure OnePoseTrans's parts in a ComfyUI")
+    commands.add_parser("truepose", help="measure TruePose's parts; writes docs/truepose.md")
     folder = commands.add_parser("folder", help="generated pictures against the true ones")
     add = folder.add_argument
     add("generated", type=Path, metavar="GENERATED", help="folder of generated pictures")
@@ -71,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     add("folder", type=Path, metavar="FOLDER", help="holds pairs.csv: source, target[, pose]")
     add("--images", type=Path, metavar="DIR", help="where the table's paths begin, if not FOLDER")
     add("--stage-1", type=Path, metavar="FILE", help="take the fusion model from this file")
-    add("--out", type=Path, metavar="FILE", help="write the scores as JSON")
+    add("--out", type=Path, metavar="DIR", help="folder for the scores as Markdown, CSV, JSON")
     _common(retrieval)
     return parser
 
@@ -146,25 +148,19 @@ def _face_encoder(name: str) -> FaceEncoder:
 def _retrieval(asked: argparse.Namespace) -> int:
     from ..demo.models import load_fpdm
     from ..fpdm import load_checkpoint
-    from .folder_retrieval import evaluate_retrieval, read_queries, retrieval_table
+    from .folder_retrieval import evaluate_retrieval, read_queries
+    from .retrieval_report import markdown, write_retrieval_report
 
+    if asked.out is not None and asked.out.is_file():  # said before minutes of work, not after
+        raise ValueError(f"--out {asked.out} is a file, expected a folder for the report.")
     queries = read_queries(asked.folder, asked.images)
     if asked.checkpoint == DEMO:
         fpdm = load_fpdm()
     else:
         fpdm = load_checkpoint(asked.checkpoint, asked.stage_1)
     scores = evaluate_retrieval(fpdm.to(asked.device), queries, asked.device, asked.batch_size)
-    for gallery, size in ((name, s.gallery) for name, s in scores["fusion"].items()):
-        print(f"Gallery: {gallery}, {size} pictures; {len(queries)} queries.\n")
-        print(retrieval_table(scores, gallery) + "\n")
-    print("Reported by the FPDM paper on DeepFashion, not measured here:\n")
-    print("|  | R@1 | R@3 | R@5 | mean rank |\n| --- | --- | --- | --- | --- |")
-    for method, row in RETRIEVAL.items():
-        print(f"| {method} (paper) | " + " | ".join(f"{value:.3f}" for value in row) + " |")
+    print(markdown(scores))
     if asked.out is not None:
-        found = {
-            method: {gallery: asdict(s) for gallery, s in row.items()}
-            for method, row in scores.items()
-        }
-        asked.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        paths = write_retrieval_report(scores, asked.out)
+        print("\nWritten: " + ", ".join(str(path) for path in paths))
     return 0

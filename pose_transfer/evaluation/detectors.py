@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from ..demo.network_files import FACE_WEIGHTS, PERSON_WEIGHTS
 from ..detectors.demo import load_demo_detector, load_demo_face_encoder, load_demo_parser
 from ..mannequin import LABELS
 from .detection import NEAR, DetectionScores, group_scenes, measure_detection, single_scenes
+from .page import replace_section
 from .statistics import bootstrap
 from .verification import VerificationScores, measure_verification
 
@@ -156,13 +155,4 @@ def summary(result: DetectorResult) -> dict[str, object]:
 
 def update_report(result: DetectorResult, folder: Path) -> None:
     """Write the section into benchmark.md and benchmark.json of `folder`, and leave the rest."""
-    folder.mkdir(parents=True, exist_ok=True)
-    page, data = folder / "benchmark.md", folder / "benchmark.json"
-    text = page.read_text(encoding="utf-8") if page.exists() else ""
-    # Up to the next section of the same level, or the end.
-    old = re.compile(re.escape(HEADING) + r".*?(?=^## |\Z)", re.DOTALL | re.MULTILINE)
-    rest = old.sub("", text).strip()
-    page.write_text(f"{rest}\n\n{section(result)}\n".lstrip(), encoding="utf-8")
-    facts = json.loads(data.read_text(encoding="utf-8")) if data.exists() else {}
-    facts["detectors"] = summary(result)
-    data.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    replace_section(folder, HEADING, section(result), "detectors", summary(result))

@@ -13,6 +13,7 @@ import numpy as np
 
 from . import folder_figures
 from .folder import MEASURES, FolderResult
+from .page import markdown_table
 from .paper import PaperTable, table_for
 from .statistics import Estimate
 
@@ -21,10 +22,11 @@ SMALL_SET = 2048
 
 
 def write_folder_report(result: FolderResult, out: Path, worst: int = 8) -> list[Path]:
-    """Write evaluation.md, .json, scores.csv, histograms.png and worst_<measure>.png into `out`.
+    """Write evaluation.md, .csv, .json, scores.csv, histograms.png and worst_<measure>.png.
 
-    `worst` pairs are shown of each measure; 0 leaves the sheets out. Returns what was written.
-    Raises MissingDependencyError where matplotlib is not installed, before anything is written.
+    Into `out`; `worst` pairs are shown of each measure, 0 leaves the sheets out. Returns what was
+    written. Raises MissingDependencyError where matplotlib is not installed, before anything is
+    written.
     """
     histograms = folder_figures.histograms(result)
     out.mkdir(parents=True, exist_ok=True)
@@ -39,6 +41,7 @@ def write_folder_report(result: FolderResult, out: Path, worst: int = 8) -> list
                 sheet.save(sheets[-1])
     texts = {
         "evaluation.md": markdown(result, [path.name for path in sheets]),
+        "evaluation.csv": summary_csv(result),
         "evaluation.json": json.dumps(summary(result), indent=1, ensure_ascii=False) + "\n",
         "scores.csv": scores_csv(result),
     }
@@ -48,15 +51,49 @@ def write_folder_report(result: FolderResult, out: Path, worst: int = 8) -> list
     return written + sheets
 
 
-def scores_csv(result: FolderResult) -> str:
-    """One line for each pair; a cell is empty where the pair has no such value."""
+def summary_csv(result: FolderResult) -> str:
+    """The table of the report: one line for each measure, with all digits that are known.
+
+    A cell is empty where there is no such value: FID has no interval, only the pictures of its
+    reference.
+    """
+    rows: list[list[object]] = []
+    for name, value in result.estimates().items():
+        numbers = (_cell(x) for x in (value.mean, value.low, value.high))
+        rows.append([name, MEASURES[name].heading, *numbers, value.count, "", _better(name)])
+    for name, value in result.fid.items():
+        pairs, reference = len(result.matched.pairs), result.counts[name]
+        heading = MEASURES[name].heading
+        rows.append([name, heading, _cell(value), "", "", pairs, reference, _better(name)])
+    return csv_text(
+        ["measure", "title", "mean", "low", "high", "pairs", "reference_pictures", "better"], rows
+    )
+
+
+def csv_text(heading: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
+    """Lines that end in a line feed on every system, as the other tables' do."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["name", *result.scores])
-    for row, pair in enumerate(result.matched.pairs):
-        values = [scores[row] for scores in result.scores.values()]
-        writer.writerow([pair.name, *("" if np.isnan(v) else f"{v:.6f}" for v in values)])
+    writer.writerow(heading)
+    writer.writerows(rows)
     return out.getvalue()
+
+
+def _cell(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.6f}"
+
+
+def _better(name: str) -> str:
+    return "more" if MEASURES[name].more_is_better else "less"
+
+
+def scores_csv(result: FolderResult) -> str:
+    """One line for each pair; a cell is empty where the pair has no such value."""
+    rows = [
+        [pair.name, *(_cell(scores[row]) for scores in result.scores.values())]
+        for row, pair in enumerate(result.matched.pairs)
+    ]
+    return csv_text(["name", *result.scores], rows)
 
 
 def summary(result: FolderResult) -> dict[str, object]:
@@ -108,19 +145,24 @@ def results_table(result: FolderResult) -> str:
     """Every measure with its mean, 95 % interval and number of pairs."""
     rows = []
     for name, value in result.estimates().items():
-        arrow = "more" if MEASURES[name].more_is_better else "less"
         interval = (
             "-"
             if not np.isfinite(value.mean)
             else (f"{_number(name, value.low)} to {_number(name, value.high)}")
         )
         rows.append(
-            [MEASURES[name].heading, _number(name, value.mean), interval, str(value.count), arrow]
+            [
+                MEASURES[name].heading,
+                _number(name, value.mean),
+                interval,
+                str(value.count),
+                _better(name),
+            ]
         )
     for name, value in result.fid.items():
         count = f"{len(result.matched.pairs)} and {result.counts[name]}"
-        rows.append([MEASURES[name].heading, _number(name, value), "-", count, "less"])
-    return _table(["measure", "mean", "95 % interval", "pairs", "better"], rows)
+        rows.append([MEASURES[name].heading, _number(name, value), "-", count, _better(name)])
+    return markdown_table(["measure", "mean", "95 % interval", "pairs", "better"], rows)
 
 
 def _number(name: str, value: float) -> str:
@@ -129,11 +171,6 @@ def _number(name: str, value: float) -> str:
 
 def _heading(sheet: str) -> str:
     return MEASURES[sheet.removeprefix("worst_").removesuffix(".png")].heading
-
-
-def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _about(result: FolderResult) -> str:
@@ -176,4 +213,4 @@ def paper_rows(table: PaperTable) -> str:
         [f"{method} (paper)", *(_number(name, row.get(name, np.nan)) for name in names)]
         for method, row in table.rows.items()
     ]
-    return _table(["", *(MEASURES[name].heading for name in names)], rows)
+    return markdown_table(["", *(MEASURES[name].heading for name in names)], rows)

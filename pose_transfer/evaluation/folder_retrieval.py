@@ -94,15 +94,6 @@ def evaluate_retrieval(
     }
 
 
-def retrieval_table(scores: Mapping[str, Mapping[str, RetrievalScores]], gallery: str) -> str:
-    """A Markdown table of one gallery."""
-    lines = ["|  | R@1 | R@3 | R@5 | mean rank |", "| --- | --- | --- | --- | --- |"]
-    for method, row in scores.items():
-        s = row[gallery]
-        lines.append(f"| {method} | {s.r1:.3f} | {s.r3:.3f} | {s.r5:.3f} | {s.mean_rank:.3f} |")
-    return "\n".join(lines)
-
-
 def _pose_map(query: Query) -> NDArray[np.uint8]:
     if query.pose.suffix.lower() in SUFFIXES:
         return read_picture(query.pose)

@@ -105,12 +105,14 @@ class Variant:
     """One line of the paper's ablation: what goes into the fusion slot, and whose weights.
 
     `shipped` means the demo's own FPDM weights; else a file `<name>.safetensors` is needed.
+    `carry`: whether the demo's `SourceTransport`, which is not the paper's, takes part.
     """
 
     name: str
     title: str
     fusion: FusionSlot
     shipped: bool = False
+    carry: bool = True
 
 
 VARIANTS = (
@@ -118,6 +120,7 @@ VARIANTS = (
     Variant("B4", "source embedding in the fusion slot", source_embedding),
     Variant("B5", "IPF, baseline loss", fused_embedding),
     Variant("B6", "IPF, source-enhanced loss (shipped)", fused_embedding, shipped=True),
+    Variant("B6-", "B6 without the carried colours", fused_embedding, shipped=True, carry=False),
 )
 
 

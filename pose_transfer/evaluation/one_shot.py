@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,22 +27,28 @@ from ..mannequin import HELD_OUT_PATTERNS, Pair, pairs, render
 from .person_measures import face_scores
 from .scores import describe_pairs, score_pictures
 from .statistics import Estimate, bootstrap, paired_difference
+from .tables import Measures, differences_table, means_table
 
 TITLES = {
     "caption": "the base, with the caption only",
     "vcm": "with the visual consistency module",
     "lora": "with the one-shot LoRA",
     "both": "with both",
+    "beside": "with both, the LoRA learnt beside the module",
 }
-DIFFERENCES = (("vcm", "caption"), ("lora", "caption"), ("both", "lora"), ("both", "vcm"))
-MEASURES = {
+USUAL = ("caption", "vcm", "lora", "both")
+"""Of these; `beside` tunes once more for each person, so that it is drawn only if asked for."""
+DIFFERENCES = (
+    ("vcm", "caption"), ("lora", "caption"), ("both", "lora"), ("both", "vcm"), ("beside", "lora"),
+    ("beside", "both"),
+)  # fmt: skip
+MEASURES: Measures = {
     "colour": ("colour error, 0..255", -1),
     "pattern": ("pattern similarity", 1),
     "pattern_upper": ("pattern similarity, upper garment", 1),
     "face": ("face similarity", 1),
     "iou": ("silhouette IoU", 1),
 }
-"""Titles, and 1 where more is better, -1 where less is."""
 PICTURE = "Drawn"
 """The title under which a variant saves its figure."""
 _TIMEOUT = 1800.0  # seconds for one picture, tuning included
@@ -81,7 +87,9 @@ def held_out_persons(count: int, seed: int = 0) -> tuple[Pair, ...]:
 def variant(workflow: Workflow, name: str, person: Pair, pattern: str) -> Workflow:
     """The workflow `oneposetrans_demo` for one person, less what the variant goes without.
 
-    It ends at the drawn figure. Raises ValueError where the workflow is another one.
+    It ends at the drawn figure. In the workflow the LoRA is tuned on the bare base; `beside` tunes
+    it on the base with the module applied, on the photo as the module sees it, so that it learns
+    what the module does not bring. Raises ValueError where the workflow is another one.
     """
     changes = {
         "Person": {
@@ -100,6 +108,15 @@ def variant(workflow: Workflow, name: str, person: Pair, pattern: str) -> Workfl
         del apply_vcm["face_embedding"]
     if name in ("caption", "vcm"):
         apply_vcm["model"] = [node["Demo models"], 0]
+    if name == "beside":
+        module = node["Apply VCM"]
+        apply_vcm["model"] = [node["Demo models"], 0]
+        posed = changed[node["Pose of the photo"]]["inputs"]
+        posed["positive"], posed["negative"] = [module, 1], [module, 2]
+        for title in ("Tune LoRA", "Apply LoRA"):
+            changed[node[title]]["inputs"]["model"] = [module, 0]
+        for title in ("Sample", "Refine"):
+            changed[node[title]]["inputs"]["model"] = [node["Apply LoRA"], 0]
     ends = {"SaveImage", "PreviewAny", "LossGraphNode", "PoseTransferCompare"}
     kept = {i: entry for i, entry in changed.items() if entry["class_type"] not in ends}
     kept["drawn"] = {
@@ -110,13 +127,15 @@ def variant(workflow: Workflow, name: str, person: Pair, pattern: str) -> Workfl
     return kept
 
 
-async def draw(address: str, workflow: Workflow, persons: tuple[Pair, ...]) -> dict[str, NDArray]:
+async def draw(
+    address: str, workflow: Workflow, persons: tuple[Pair, ...], names: Sequence[str] = USUAL
+) -> dict[str, NDArray]:
     """Every person in every variant: name -> (N, H, W, 3) uint8, by the ComfyUI at `address`."""
-    drawn: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in TITLES}
+    drawn: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in names}
     async with ComfyClient(address) as comfy:
         for number, person in enumerate(tqdm(persons, desc="persons")):
             pattern = HELD_OUT_PATTERNS[number % len(HELD_OUT_PATTERNS)]
-            for name in TITLES:
+            for name in names:
                 one = variant(workflow, name, person, pattern)
                 result = await comfy.run(one, timeout=_TIMEOUT)
                 picture = Image.open(io.BytesIO(result.images[PICTURE][0])).convert("RGB")
@@ -138,16 +157,19 @@ def measure(persons: tuple[Pair, ...], pictures: Mapping[str, NDArray[np.uint8]]
     return OneShotResult(persons, pictures, scores)
 
 
-def evaluate(address: str, workflow: Path, count: int, seed: int) -> OneShotResult:
+def evaluate(
+    address: str, workflow: Path, count: int, seed: int, names: Sequence[str] = USUAL
+) -> OneShotResult:
     """`count` held-out persons through the workflow (API form) on the ComfyUI at `address`."""
     persons = held_out_persons(count, seed)
-    pictures = asyncio.run(draw(address, load_workflow(workflow), persons))
+    pictures = asyncio.run(draw(address, load_workflow(workflow), persons, names))
     return measure(persons, pictures)
 
 
 def markdown(result: OneShotResult, command: str, picture: str) -> str:
     """The report: means, paired differences, and whether each part helps."""
-    heads = [title for title, _ in MEASURES.values()]
+    titles = {name: TITLES[name] for name in result.pictures}
+    differences = [pair for pair in DIFFERENCES if {*pair} <= {*titles}]
     lines = [
         "# Does OnePoseTrans help?",
         "",
@@ -158,44 +180,28 @@ def markdown(result: OneShotResult, command: str, picture: str) -> str:
         "The shipped workflow `oneposetrans_demo` in ComfyUI, from the same noise each time; in "
         "brackets the 95 % confidence interval, percentile bootstrap over the persons.",
         "",
-        f"![source, caption only, VCM, LoRA, both, truth]({picture})",
+        f"![source; {'; '.join(TITLES[name] for name in result.pictures)}; truth]({picture})",
         "",
-        "|  | " + " | ".join(heads) + " |",
-        "| --- |" + " --- |" * len(heads),
-    ]
-    for name, title in TITLES.items():
-        cells = [_cell(result.estimate(name, key)) for key in MEASURES]
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    lines += [
+        *means_table(titles, MEASURES, result.estimate),
         "",
         "## Paired differences",
         "",
         "In bold where the interval leaves out zero.",
         "",
-        "|  | " + " | ".join(heads) + " |",
-        "| --- |" + " --- |" * len(heads),
+        *differences_table(titles, differences, MEASURES, result.difference),
     ]
-    for first, second in DIFFERENCES:
-        cells = []
-        for key, (_, sign) in MEASURES.items():
-            found = result.difference(first, second, key)
-            word = "better" if found.mean * sign > 0 else "worse"
-            text = f"{_cell(found, signed=True)} {word}"
-            cells.append(f"**{text}**" if found.clear else text)
-        lines.append(f"| {TITLES[first]}, against {TITLES[second]} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(value: Estimate, signed: bool = False) -> str:
-    form = "+.3f" if signed else ".3f"
-    return f"{value.mean:{form}} [{value.low:{form}}, {value.high:{form}}]"
-
-
 def sheet(result: OneShotResult, rows: int = 6) -> Image.Image:
-    """The first persons: source, the four variants, truth."""
+    """The first persons: source, the variants, truth."""
     strips = [
         np.concatenate(
-            [person.source.image, *(result.pictures[n][i] for n in TITLES), person.target.image],
+            [
+                person.source.image,
+                *(drawn[i] for drawn in result.pictures.values()),
+                person.target.image,
+            ],
             axis=1,
         )
         for i, person in enumerate(result.persons[:rows])

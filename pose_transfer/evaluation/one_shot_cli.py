@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..client import ComfyServer
-from .one_shot import evaluate, write_report
+from .one_shot import TITLES, USUAL, evaluate, write_report
 
 PACK = Path(__file__).resolve().parents[2]
 WORKFLOW = PACK / "workflows" / "api" / "oneposetrans_demo.json"
@@ -26,6 +26,9 @@ def main(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--persons", type=int, default=40, help="held-out persons; minutes each")
     parser.add_argument("--seed", type=int, default=0, help="which of them")
+    parser.add_argument(
+        "--variants", nargs="+", choices=list(TITLES), default=USUAL, help="(%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of the report")
     parser.add_argument(
         "--server", help="address of a running ComfyUI that has the pack; else COMFYUI_PATH's"
@@ -33,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     try:
         with _server(given.server) as address:
-            result = evaluate(address, WORKFLOW, given.persons, given.seed)
+            result = evaluate(address, WORKFLOW, given.persons, given.seed, given.variants)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

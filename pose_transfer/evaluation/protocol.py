@@ -8,6 +8,7 @@ one fixed set of held-out pairs. Everything is drawn from one seed.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from ..mannequin import pairs as mannequin_pairs
 from ..mannequin import render, split_seeds
 from ..pose import draw
 from .detectors import measure_detectors
+from .films_report import measure as measure_films
 from .models import VARIANTS, DemoModels, Variant, load_demo_models, load_variant
 from .report import write_report
 from .results import BenchmarkResult, Method
@@ -43,6 +45,7 @@ def benchmark(
     settings: SamplingSettings | None = None,
     models: DemoModels | None = None,
     detector_pictures: int = 0,
+    films: int = 0,
 ) -> BenchmarkResult:
     """Measure the demo models on held-out mannequins.
 
@@ -57,6 +60,7 @@ def benchmark(
         batch_size: pairs sampled at once; the pictures do not depend on it.
         models: what to measure; default: the embedded demo models.
         detector_pictures: pictures on which the demo's detectors are measured; 0 leaves them out.
+        films: number of held-out people in motion, see `films.py`; 0 leaves them out.
 
     Raises ValueError for fewer than one pair, CheckpointError where weights are missing.
     """
@@ -80,6 +84,8 @@ def benchmark(
         if fpdm is None:
             missing.append(variant)
             continue
+        if not variant.carry and fpdm.transport is None:
+            continue
         found[variant.name] = fpdm
         pictures = _sampled(variant, models, fpdm, data, settings, seed, place, batch_size)
         methods.append(_measured(variant.name, variant.title, pictures, data, models))
@@ -96,6 +102,9 @@ def benchmark(
         variants_given=folder is not None,
         gallery=gallery,
         detectors=measure_detectors(detector_pictures) if detector_pictures else None,
+        films=measure_films(films, models, settings, seed=seed, device=place, batch_size=batch_size)
+        if films
+        else None,
     )
     if out is not None:
         write_report(result, Path(out))
@@ -151,6 +160,7 @@ def _sampled(
 ) -> NDArray[np.uint8]:
     """The variant's pictures (N, H, W, 3). All variants start from the same noise."""
     pictures = []
+    settings = replace(settings, carry=variant.carry)
     height, width = data.parsings.shape[1:]
     bar = tqdm(total=len(data.pairs), desc=f"sample {variant.name}", unit="picture")
     for start in range(0, len(data.pairs), batch_size):

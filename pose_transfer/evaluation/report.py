@@ -7,16 +7,16 @@ The text is a function of the result: the same weights, seed and pairs give the 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from ..mannequin import LABELS, PATTERNS
-from . import detectors
+from . import detectors, films_report
 from .figures import draw_figures
 from .metrics import RIGHT_COLOUR
+from .page import markdown_table
 from .results import BenchmarkResult, Method
 from .retrieval import POSES_PER_PERSON
 from .sampling import SamplingSettings
@@ -33,6 +33,8 @@ MEASURES: dict[str, tuple[str, float, int]] = {
     "pattern": ("pattern similarity", 1, 3),
     "class_right": ("right pattern class, %", 100, 1),
 }
+FILMS = 6
+"""Films that the command measures when nothing else is said."""
 VIEWS = ("front", "side", "back")
 TARGETS = (("colour_right", 0.95), ("class_right", 0.85), ("iou", 0.85))
 """What the project set itself for the shipped model, before it was trained."""
@@ -46,6 +48,8 @@ def write_report(result: BenchmarkResult, folder: Path) -> None:
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
     draw_figures(result, images)
+    if result.films:
+        films_report.draw_strips(result.films, folder)
     (folder / "benchmark.md").write_text(markdown(result), encoding="utf-8")
     (folder / "benchmark.json").write_text(
         json.dumps(summary(result), indent=1) + "\n", encoding="utf-8"
@@ -73,6 +77,7 @@ def summary(result: BenchmarkResult) -> dict[str, object]:
             name: {gallery: vars(scores) for gallery, scores in row.items()}
             for name, row in result.retrieval.items()
         },
+        **({"films": films_report.summary(result.films)} if result.films else {}),
         **({"detectors": detectors.summary(result.detectors)} if result.detectors else {}),
     }
 
@@ -91,6 +96,9 @@ def command(result: BenchmarkResult) -> str:
         words.append("--variants DIR")
     if result.gallery != 1000:
         words.append(f"--gallery {result.gallery}")
+    films = len(result.films.films) if result.films else 0
+    if films != FILMS:
+        words.append(f"--films {films}")
     pictures = len(result.detectors.alone.found) if result.detectors else 0
     if pictures != 300:
         words.append(f"--detector-pictures {pictures}")
@@ -109,9 +117,11 @@ def markdown(result: BenchmarkResult) -> str:
         _main_table(result),
         _targets(result),
         _ablation(result),
+        _carried(result),
         _retrieval(result),
         _details(result),
         _definitions(result),
+        films_report.section(result.films) if result.films else "",
         detectors.section(result.detectors) if result.detectors else "",
     ]
     return "\n\n".join(section for section in sections if section) + "\n"
@@ -126,11 +136,6 @@ def _cell(estimate: Estimate, factor: float = 1, decimals: int = 3) -> str:
         f"{factor * x:.{decimals}f}" for x in (estimate.mean, estimate.low, estimate.high)
     )
     return f"{mean} [{low}, {high}]"
-
-
-def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _introduction(result: BenchmarkResult) -> str:
@@ -157,7 +162,7 @@ def _main_table(result: BenchmarkResult) -> str:
         rows.append([f"**{method.name}**: {method.title}", *cells])
     for variant in result.missing:
         rows.append([f"**{variant.name}**: {variant.title}", *["not measured"] * len(shown)])
-    text = "## All methods\n\n" + _table(["", *(MEASURES[name][0] for name in shown)], rows)
+    text = "## All methods\n\n" + markdown_table(["", *(MEASURES[name][0] for name in shown)], rows)
     text += "\n\n![Every measure by method](images/benchmark_methods.png)"
     if "class_right" not in shown:
         text += "\n\nThe pattern judge's weights were not at hand: no pattern classes."
@@ -205,6 +210,34 @@ def _ablation(result: BenchmarkResult) -> str:
     others = [m for name in ("B3", "B4", "B5") if (m := result.method(name)) is not None]
     if shipped is None or not others:
         return ""
+    table, worse = _gains(shipped, others)
+    verdict = (
+        "B6 is clearly below in: " + "; ".join(worse) + "."
+        if worse
+        else "B6 is clearly below the others in no measure: the paper's ordering is not refuted."
+    )
+    return (
+        "## Ablation: what the fusion embedding adds\n\nMean difference over the same pairs and "
+        "noise (for the colour error less is better). A difference is clear where its interval "
+        f"leaves out 0.\n\n{table}\n\n{verdict}"
+    )
+
+
+def _carried(result: BenchmarkResult) -> str:
+    """Paired differences of the shipped model to itself without the part that is not FPDM's."""
+    shipped, without = result.method("B6"), result.method("B6-")
+    if shipped is None or without is None:
+        return ""
+    table, _ = _gains(shipped, [without])
+    return (
+        "## What the carried colours add\n\nThe demo's FPDM has one part that the paper's has not: "
+        "the source's colours, carried to where the pose wants them by the places that the demo's "
+        "towers know (`fpdm/transport.py`). With it, less without it, same weights:\n\n" + table
+    )
+
+
+def _gains(shipped: Method, others: list[Method]) -> tuple[str, list[str]]:
+    """A table of paired differences, and in what the shipped model is clearly below."""
     shown = [name for name in MEASURES if name in shipped.scores]
     rows, worse = [], []
     for other in others:
@@ -216,16 +249,7 @@ def _ablation(result: BenchmarkResult) -> str:
             if lost:
                 worse.append(f"{MEASURES[name][0]} against {other.name}")
         rows.append([f"B6 - {other.name}", *cells])
-    verdict = (
-        "B6 is clearly below in: " + "; ".join(worse) + "."
-        if worse
-        else "B6 is clearly below the others in no measure: the paper's ordering is not refuted."
-    )
-    return (
-        "## Ablation: what the fusion embedding adds\n\nMean difference over the same pairs and "
-        "noise (for the colour error less is better). A difference is clear where its interval "
-        f"leaves out 0.\n\n{_table(['', *(MEASURES[n][0] for n in shown)], rows)}\n\n{verdict}"
-    )
+    return markdown_table(["", *(MEASURES[name][0] for name in shown)], rows), worse
 
 
 def _retrieval(result: BenchmarkResult) -> str:
@@ -243,7 +267,7 @@ def _retrieval(result: BenchmarkResult) -> str:
             shares = [f"{share:.3f}" for share in (s.r1, s.r3, s.r5)]
             rows.append([f"**{name}**: {title}", *shares, f"{s.mean_rank:.2f}"])
         size = result.retrieval["A3"][gallery].gallery
-        table = _table(["", "R@1", "R@3", "R@5", "mean rank"], rows)
+        table = markdown_table(["", "R@1", "R@3", "R@5", "mean rank"], rows)
         parts.append(f"Gallery: {gallery}, {size} pictures.\n\n{table}")
     order = [result.retrieval[name]["targets"].r1 for name in titles if name in result.retrieval]
     holds = all(a < b for a, b in pairwise(order))
@@ -271,7 +295,7 @@ def _details(result: BenchmarkResult) -> str:
             _cell(bootstrap(shipped.scores[name][chosen]), *MEASURES[name][1:]) for name in shown
         ]
         rows.append([f"{view} ({int(chosen.sum())})", *cells])
-    text = "## Where B6 is strong and weak\n\nBy the target's view:\n\n" + _table(
+    text = "## Where B6 is strong and weak\n\nBy the target's view:\n\n" + markdown_table(
         ["", *(MEASURES[name][0] for name in shown)], rows
     )
     text += "\n\n![Measures by view](images/benchmark_views.png)"
@@ -282,7 +306,7 @@ def _details(result: BenchmarkResult) -> str:
         for m in methods
         if all(not np.isnan(m.scores[f"colour_{name}"]).all() for name in names)
     ]
-    text += "\n\nColour error by region, 0..255:\n\n" + _table(["", *names], rows)
+    text += "\n\nColour error by region, 0..255:\n\n" + markdown_table(["", *names], rows)
     return text + _pattern_classes(result, shipped)
 
 
@@ -307,7 +331,7 @@ def _pattern_classes(result: BenchmarkResult, shipped: Method) -> str:
         heading += [f"{garment}: count", *(f"{m.name}, %" for m in compared)]
     return (
         "\n\nRight pattern class by pattern; the judge on the truth is the ceiling:\n\n"
-        + _table(heading, rows)
+        + markdown_table(heading, rows)
     )
 
 

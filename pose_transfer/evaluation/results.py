@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .detectors import DetectorResult
+from .films_report import FilmResult
 from .models import Variant
 from .retrieval import RetrievalScores
 from .sampling import SamplingSettings
@@ -41,6 +42,7 @@ class BenchmarkResult:
     variants_given: bool
     gallery: int
     detectors: DetectorResult | None = None
+    films: FilmResult | None = None
 
     def method(self, name: str) -> Method | None:
         """The method of that name, None where it was not measured."""

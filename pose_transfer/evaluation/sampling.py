@@ -39,11 +39,12 @@ def no_embedding(fpdm: FPDM, source: Tensor, pose_map: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """Number of steps and the two guidance weights."""
+    """Number of steps, the two guidance weights, and whether the demo's transport takes part."""
 
     steps: int = 20
     source_weight: float = 2.0
     fusion_weight: float = 2.0
+    carry: bool = True
 
 
 def scheduler_for(steps: int, config: dict[str, Any] = SCHEDULER) -> DDIMScheduler:
@@ -77,8 +78,13 @@ def sample_latents(
         )
     if fpdm.unet is None:
         raise ValueError("This FPDM has no UNet; load it together with its base model.")
-    tokens = fpdm.source_tokens(fpdm.source_hidden(source))
-    pose = fpdm.pose_features(pose_map.permute(0, 3, 1, 2))  # BHWC -> BCHW
+    hidden = fpdm.source_hidden(source)
+    tokens = fpdm.source_tokens(hidden)
+    drawn = pose_map.permute(0, 3, 1, 2)  # BHWC -> BCHW
+    pose = fpdm.pose_features(drawn)
+    carried = fpdm.carried_features(source, hidden, drawn) if settings.carry else None
+    if carried is not None:
+        pose = pose + carried
     embedding = fusion(fpdm, source, pose_map)
 
     shape = (fpdm.unet.config.in_channels, height // LATENT_FACTOR, width // LATENT_FACTOR)

@@ -3,8 +3,8 @@
 
 Ours keeps the released names, without their doubles, and carries a description of its networks in
 the metadata: `format` "pose_transfer.fpdm", `version`, and `config`, JSON with one object for each
-part that shapes do not describe: unet, source_tower, image_tower, vae, preprocess, and
-pose_encoder where it is not the released kind. `provenance`, JSON, says where the file comes from;
+part that shapes do not describe: unet, source_tower, image_tower, vae, preprocess, and the demo's
+kind of pose_encoder and transport. `provenance`, JSON, says where the file comes from;
 nothing reads it but people.
 """
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ..errors import CheckpointError
 from ..weights import Weights, load_into, read_weights, with_prefix, write_weights
-from . import conv_towers, layout, towers
+from . import conv_towers, layout, towers, transport
 from .model import FPDM
 from .modules import ClassEmbedding, Combiner, PoseEncoder, SourceProjection
 from .preprocess import RELEASED, FPDMPreprocess
@@ -39,8 +39,12 @@ PREFIXES = {
     "image_tower": "fusion_model.img_encoder.",
     "source_tower": "src_image_encoder.",
     "vae": "vae.",
+    "transport": "source_transport.",
 }
 """Name of a part here -> what its tensors' names begin with in a file."""
+
+FPDM_PARTS = tuple(part for part in PREFIXES if part != "transport")
+"""What a complete FPDM file holds; only the demo has a transport, no other file lacks it."""
 
 _STAGE_1_PARTS = ("combiner", "image_tower")
 _REQUIRED_PARTS = ("source_projection", "pose_encoder", "class_embedding")
@@ -218,8 +222,9 @@ def _complete(
         for part, guess in guesses.items()
         if parts[part]
     }
-    if "pose_encoder" in description:
-        complete["pose_encoder"] = description["pose_encoder"]
+    for part in ("pose_encoder", "transport"):
+        if part in description:
+            complete[part] = description[part]
     preprocess = dict(description.get("preprocess", asdict(RELEASED)))
     if "image_tower" in complete and "preprocess" not in description:
         preprocess["embed_size"] = [complete["image_tower"]["image_size"]] * 2
@@ -260,6 +265,7 @@ _BUILD: dict[str, Callable[[dict[str, Any], dict[str, Tensor]], nn.Module]] = {
     "image_tower": lambda config, _: towers.build_image_tower(config),
     "source_tower": lambda config, _: towers.build_source_tower(config),
     "vae": lambda config, _: AutoencoderKL.from_config(config),
+    "transport": lambda config, _: transport.build_transport(config),
 }
 
 
@@ -268,4 +274,5 @@ _DESCRIBE: dict[str, Callable[[Any], dict[str, Any]]] = {
     "image_tower": towers.describe_image_tower,
     "source_tower": towers.describe_source_tower,
     "vae": constructor_arguments,
+    "transport": transport.describe,
 }

@@ -19,7 +19,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from ..errors import CheckpointError
 from ..weights.transfer import sha256_of
-from .checkpoint import PREFIXES, load_checkpoint, save_checkpoint
+from .checkpoint import FPDM_PARTS, PREFIXES, load_checkpoint, save_checkpoint
 from .model import FPDM
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -31,7 +31,7 @@ SUFFIX = ".safetensors"
 def convert(
     path: Path, target: Path, fusion_path: Path | None = None, dtype: str | None = None
 ) -> list[str]:
-    """Write `target`, complete or not at all; returns the names of the parts that it lacks.
+    """Write `target`, complete or not at all; returns the names of FPDM_PARTS that it lacks.
 
     `dtype`: a key of DTYPES, by default each part as `path` stores it: then both files give the
     same numbers. The file's metadata names what it was made from, with sha256. Raises
@@ -55,7 +55,7 @@ def convert(
     save_checkpoint(
         fpdm, target, dtype=None if dtype is None else DTYPES[dtype], provenance=provenance
     )
-    return [part for part in PREFIXES if getattr(fpdm, part) is None]
+    return [part for part in FPDM_PARTS if getattr(fpdm, part) is None]
 
 
 def with_base(

@@ -15,10 +15,12 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from ..images import as_rgb, bhwc_to_bchw
 from .conv_towers import ConvPoseEncoder
 from .guidance import cumulative_guidance
 from .modules import ClassEmbedding, Combiner, PoseEncoder, SourceProjection
 from .preprocess import FPDMPreprocess
+from .transport import SourceTransport
 from .unet import pose_added, with_class_input
 
 
@@ -35,6 +37,7 @@ class FPDM(nn.Module):
         source_tower: transformers `Dinov2Model`.
         vae: diffusers autoencoder.
         preprocess: sizes and colour statistics of the two towers' inputs.
+        transport: the demo's own addition to the pose features; not part of FPDM.
 
     Raises ValueError where the widths of two parts do not fit.
     """
@@ -50,6 +53,7 @@ class FPDM(nn.Module):
         source_tower: Any | None = None,
         vae: AutoencoderKL | None = None,
         preprocess: FPDMPreprocess | None = None,
+        transport: SourceTransport | None = None,
     ) -> None:
         super().__init__()
         self.source_projection = source_projection
@@ -61,6 +65,7 @@ class FPDM(nn.Module):
         self.source_tower = source_tower
         self.vae = vae
         self.preprocess = preprocess or FPDMPreprocess()
+        self.transport = transport
         self._check_widths()
 
     def combine(self, source_embeds: Tensor, pose_embeds: Tensor) -> Tensor:
@@ -83,6 +88,24 @@ class FPDM(nn.Module):
                 "multiples of 8, as the latents are an eighth of it. Resize or crop the pose map."
             )
         return self.pose_encoder(pose_map)
+
+    def carried_features(
+        self, photo_bhwc: Tensor, hidden_states: Tensor, pose_map: Tensor
+    ) -> Tensor | None:
+        """What the demo's `SourceTransport` adds to the pose features; None for any other FPDM.
+
+        Args: photo (B, Hs, Ws, 3) in [0, 1], its `source_hidden` (B, N, C) and the drawn pose
+        (B, 3, H, W); one of either goes with many of the other. Returns (B, C0, H/8, W/8).
+        """
+        if self.transport is None:
+            return None
+        assert isinstance(self.pose_encoder, ConvPoseEncoder)
+        rows, columns = (side // 8 for side in self.preprocess.source_size)
+        return self.transport(
+            bhwc_to_bchw(as_rgb(photo_bhwc)),
+            hidden_states[:, 1:].mT.unflatten(2, (rows, columns)),
+            self.pose_encoder.states(pose_map),
+        )
 
     def time_offset(self, fusion: Tensor) -> Tensor:
         """Fusion embedding (B, E) or (B, 1, E) -> (B, 4 C0), added to the time embedding."""
@@ -212,6 +235,19 @@ class FPDM(nn.Module):
                  "pose encoder's output", first_channels),
                 ("UNet's context width", config["cross_attention_dim"],
                  "source projection's output", token_width),
+            ]  # fmt: skip
+        if self.transport is not None:
+            if not isinstance(self.pose_encoder, ConvPoseEncoder):
+                raise ValueError("a transport needs a convolutional pose encoder, whose states it "
+                                 "reads; take all parts from one model")  # fmt: skip
+            config = self.transport.config
+            pairs += [
+                ("transport's source width", config.source_width,
+                 "source projection's input", self.source_projection.net[0].in_features),
+                ("transport's pose width", config.pose_width,
+                 "pose encoder's states", self.pose_encoder.config.hidden_size),
+                ("transport's output", config.out_channels,
+                 "pose encoder's output", first_channels),
             ]  # fmt: skip
         for left, got, right, expected in pairs:
             if got != expected:

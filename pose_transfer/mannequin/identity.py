@@ -174,7 +174,7 @@ def _garment(dice: Dice, kind: str, weights: tuple[float, ...], taken: RGB, grou
         second_colour=PALETTE[second],
         colour_name=name,
         second_colour_name=second,
-        period=dice.uniform(0.088, 0.118),
+        period=dice.uniform(0.112, 0.142),
         phase=dice.uniform(0.0, 1.0),
         direction=dice.choose(("across", "along")),
         logo=dice.choose(LOGOS),

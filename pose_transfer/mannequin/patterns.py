@@ -44,7 +44,8 @@ def pattern_mix(
     """
     if garment.pattern == "gradient":
         return unit(along / length)
-    turns = max(2.0, float(round(girth / garment.period)))
+    # An even number, so that the back repeats the front: one picture then tells all of a garment.
+    turns = 2.0 * max(1.0, float(round(0.5 * girth / garment.period)))
     rows = along / garment.period + garment.phase
     columns = around * turns + garment.phase
     soft = 1.2 * pixel / garment.period

@@ -82,8 +82,10 @@ class Correspondence:
 
         `pose_states` (B, C, h, w) are the targets', `source_states` (B, 1 + h w, C) the sources'.
         """
-        seen = self.of_source(source_states[:, 1:]).mT.unflatten(2, pose_states.shape[-2:])
-        meant = self.of_pose(pose_states)
+        # In bfloat16 places would be rounded by a tenth of a cell.
+        with torch.autocast(pose_states.device.type, enabled=False):
+            seen = self.of_source(source_states[:, 1:]).mT.unflatten(2, pose_states.shape[-2:])
+            meant = self.of_pose(pose_states)
         return agreed_attention(
             self.data.cloth(target), self.data.cloth(source), meant[:, :4], seen[:, :4]
         )

@@ -2,9 +2,9 @@
 """`python -m pose_transfer.training.demo`: make the demo weights from nothing.
 
 Stages, in order: render, autoencoder, source_tower, image_tower, pose_tower, fusion,
-fusion_baseline, latents, first_block, diffusion, decoder, export, judge, person, face, vcm. Each
-leaves its state in the work folder and is skipped when it is done; a stopped one goes on where it
-was.
+fusion_baseline, latents, places, first_block, diffusion, decoder, export, judge, person, face, vcm.
+Each leaves its state in the work folder and is skipped when it is done; a stopped one goes on where
+it was.
 Independent stages may run in processes of their own beside each other, also while `render` is still
 at work. `ablation`, on demand only, trains the second stage's end three more times for the
 benchmark.
@@ -25,8 +25,8 @@ from .vcm import VCMStage
 
 STAGES = (
     "render", "autoencoder", "source_tower", "image_tower", "pose_tower", "fusion",
-    "fusion_baseline", "latents", "first_block", "diffusion", "decoder", "export", "judge",
-    "person", "face", "vcm",
+    "fusion_baseline", "latents", "places", "first_block", "diffusion", "decoder", "export",
+    "judge", "person", "face", "vcm",
 )  # fmt: skip
 EXTRA_STAGES = ("ablation",)
 

@@ -21,11 +21,13 @@ from ..demo.architecture import (
     SCHEDULER,
     SOURCE_PROJECTION,
     TEXT_ENCODER,
+    TRANSPORT,
     UNET,
 )
 from ..fpdm import FPDM
 from ..fpdm.conv_towers import build_pose_encoder
 from ..fpdm.modules import ClassEmbedding, SourceProjection
+from ..fpdm.transport import build_transport
 from ..mannequin import LABELS
 from ..mannequin.vocabulary import BEGIN, END, TOKEN_IDS
 from .batches import Batches
@@ -41,6 +43,9 @@ _FACE = LABELS.index("face")
 
 Fuse = Callable[[Tensor, Tensor], Tensor]
 """(source, target) sample numbers (B,) -> what goes into the fusion slot, (B, E)."""
+
+Carry = Callable[[Tensor, Tensor], Tensor]
+"""(source, target) sample numbers (B,) -> `SourceTransport.carry` of them, (B, 4, 64, 48)."""
 
 
 class TextEncoder(nn.Module):
@@ -71,22 +76,35 @@ class DemoDiffusion(nn.Module):
             build_pose_encoder(POSE_ENCODER),
             ClassEmbedding(*CLASS_EMBEDDING.values(), dropout=0.0),
             unet=UNet2DConditionModel(**UNET, class_embed_type="identity"),
+            transport=build_transport(TRANSPORT),
         )
         self.text = TextEncoder()
 
     def forward(
-        self, latents: Tensor, t: Tensor, source: Tensor, pose: Tensor, fusion: Tensor, keep: Tensor
+        self,
+        latents: Tensor,
+        t: Tensor,
+        source: Tensor,
+        pose: Tensor,
+        fusion: Tensor,
+        keep: Tensor,
+        carried: Tensor | None = None,
     ) -> Tensor:
         """Prediction for noisy latents.
 
         `source` is the source tower's states or CLIP tokens, `pose` the pose encoder's states;
-        `keep` (3, B): which samples keep source, pose and fusion embedding.
+        `keep` (3, B): which samples keep source, pose and fusion embedding; `carried`: what
+        `SourceTransport.carry` makes of source and pose.
         """
         if source.dtype == torch.int64:
             context = self.text(source)
         else:
             context = self.fpdm.source_tokens(source) * keep[0].view(-1, 1, 1)
         features = self.fpdm.pose_encoder.conv_out(pose) * keep[1].view(-1, 1, 1, 1)
+        if carried is not None:
+            assert self.fpdm.transport is not None
+            both = (keep[0] * keep[1]).view(-1, 1, 1, 1)
+            features = features + self.fpdm.transport.features(carried) * both
         return self.fpdm.predict_noise(latents, t, context, features, fusion * keep[2].view(-1, 1))
 
 
@@ -102,7 +120,8 @@ class DiffusionTask:
     `latents` (N, C, 32, 24): the world's pictures, encoded; `states(index)`: the source tower's
     states of samples; `poses(index)`: the pose encoder's states of their pose maps;
     `fuse(source, target)`: the frozen first stage's embedding for two batches of sample numbers;
-    `taught`: the UNet's attentions that learn what `correspondence` says.
+    `carry`: the source's colours at the target's places; `taught`: the UNet's attentions that learn
+    what `correspondence` says.
     """
 
     def __init__(
@@ -113,6 +132,7 @@ class DiffusionTask:
         poses: Callable[[Tensor], Tensor],
         fuse: Fuse,
         settings: DemoSettings,
+        carry: Carry | None = None,
         taught: Sequence[TaughtAttention] = (),
         correspondence: Correspondence | None = None,
     ) -> None:
@@ -122,6 +142,7 @@ class DiffusionTask:
         self.poses = poses
         self.fuse = fuse
         self.settings = settings
+        self.carry = carry
         self.taught = taught
         self.correspondence = correspondence
         alphas = DDPMScheduler(**SCHEDULER).alphas_cumprod.to(data.device)
@@ -152,6 +173,7 @@ class DiffusionTask:
         weight = self._cell_weights(index)
         pose = self.poses(index)
         chance = torch.rand((2, len(index)), device=device, generator=generator)
+        carried = None
         if is_text:
             tokens = self.data.labels.tokens[self.data.identities(index)].clone()
             tokens[chance[0] < 0.1, 1:] = END
@@ -162,12 +184,13 @@ class DiffusionTask:
             with torch.no_grad():
                 source = self.states(source_index).repeat_interleave(shared, 0)
                 fusion = self.fuse(many, index)
+                carried = self.carry(many, index) if self.carry else None
             none = chance[0] < settings.drop_all
             pose_only = chance[0] > 1.0 - settings.drop_source
             no_fusion = chance[1] < settings.drop_fusion
             keep = torch.stack([~(none | pose_only), ~none, ~(none | pose_only | no_fusion)])
             self._tell(index, many, source, pose, keep)
-        prediction = module(noisy, t, source, pose, fusion, keep.float())
+        prediction = module(noisy, t, source, pose, fusion, keep.float(), carried)
         loss = self._loss(prediction, clean, noise, t, weight)
         figures = {"text" if is_text else "fpdm": loss.detach()}
         told = [taught for taught in self.taught if taught.wanted is not None]

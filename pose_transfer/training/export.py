@@ -85,6 +85,7 @@ def assemble_fpdm(diffusion: DemoDiffusion, fusion: FusionModel, source_tower: n
             source_size=IMAGE_SIZE,
             embed_size=EMBED_SIZE,
         ),
+        transport=part.transport,
     ).eval()
 
 

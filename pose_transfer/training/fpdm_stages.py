@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..demo.architecture import EMBED_SIZE, IMAGE_SIZE
+from ..demo.architecture import EMBED_SIZE, IMAGE_SIZE, TRANSPORT
 from ..evaluation.models import save_variant
 from ..fpdm.preprocess import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
+from ..fpdm.transport import SourceTransport, build_transport, quarter_colours
 from . import export
 from .batches import Batches, normalised
 from .correspondence import Correspondence, FirstBlockTask, TaughtAttention, teach
-from .diffusion import DemoDiffusion, DiffusionTask, Fuse, compile_blocks
+from .diffusion import Carry, DemoDiffusion, DiffusionTask, Fuse, compile_blocks
 from .fusion import FusionModel, fusion_loss
 from .image_stages import ImageStages
+from .places import places_loss
 
 _ENCODE_BATCH = 64
 
@@ -126,6 +128,48 @@ class FPDMStages(ImageStages):
         torch.save(torch.cat(parts), path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
+    def places(self) -> SourceTransport:
+        """The heads that read places off both towers' states, four in each cell."""
+        stage = self.settings.places
+        module = build_transport(TRANSPORT)
+        if self._finished("places", stage.steps):
+            return self._load("places", module)
+        data = self._second_stage("cloth")
+        sources, poses = self.source_states(), self.pose_states()
+
+        def loss(module: SourceTransport, step: int, generator: torch.Generator):
+            index = data.draw(stage.batch, generator)
+            cloth = data.rows("cloth", index).float().permute(0, 3, 1, 2)  # BHWC -> BCHW
+            rows = index.cpu()
+            pose = poses[rows].to(self.device).float()
+            cells = sources[rows, 1:].to(self.device).float().mT.unflatten(2, pose.shape[-2:])
+            return places_loss(module, cells, pose, cloth)
+
+        return self._train("places", module, loss, stage)
+
+    @torch.no_grad()
+    def carried(self, data: Batches) -> Carry:
+        """What `SourceTransport` carries between samples, from places that are told once."""
+        transport = self.places().to(self.device)
+        sources, poses = self.source_states(), self.pose_states()
+        colours, shown, meant = [], [], []
+        for start in range(0, data.count, _ENCODE_BATCH):
+            rows = torch.arange(start, min(start + _ENCODE_BATCH, data.count))
+            pose = poses[rows].to(self.device).float()
+            cells = sources[rows, 1:].to(self.device).float().mT.unflatten(2, pose.shape[-2:])
+            shown.append(torch.cat(transport.source_places(cells), dim=1).half())
+            meant.append(torch.cat(transport.pose_places(pose), dim=1).half())
+            pictures = data.pictures("image", rows.to(self.device))
+            colours.append(quarter_colours(pictures, shown[-1]).half())
+        all_colours, all_shown, all_meant = (torch.cat(x) for x in (colours, shown, meant))
+
+        def carry(source: Tensor, target: Tensor) -> Tensor:
+            return transport.carry_between(
+                all_colours[source].float(), all_shown[source].float(), all_meant[target].float()
+            )
+
+        return carry
+
     def diffusion_task(
         self, fuse: Fuse | None = None, taught: list[TaughtAttention] | None = None
     ) -> DiffusionTask:
@@ -143,15 +187,28 @@ class FPDMStages(ImageStages):
         states, poses = rows_of(self.source_states()), rows_of(self.pose_states())
         correspondence = Correspondence(data, self.source_tower().places, self.pose_tower().places)
         return DiffusionTask(
-            data, latents, states, poses, fuse, self.settings, taught or [], correspondence
+            data,
+            latents,
+            states,
+            poses,
+            fuse,
+            self.settings,
+            self.carried(data),
+            taught or [],
+            correspondence,
         )
 
     def _new_diffusion(self) -> DemoDiffusion:
-        """The second stage's networks around the pose tower, of which the last layer learns on."""
+        """The second stage's networks around pose tower and transport, whose last layers learn."""
         module = DemoDiffusion()
         encoder = module.fpdm.pose_encoder
         encoder.tower.load_state_dict(self.pose_tower().encoder.tower.state_dict())
         encoder.tower.requires_grad_(False)
+        transport = module.fpdm.transport
+        assert transport is not None
+        transport.load_state_dict(self.places().state_dict())
+        transport.source_places.requires_grad_(False)
+        transport.pose_places.requires_grad_(False)
         return module
 
     def first_block(self) -> DemoDiffusion:

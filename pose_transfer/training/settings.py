@@ -33,6 +33,7 @@ class DemoSettings:
     source_tower: StageSettings
     image_tower: StageSettings
     pose_tower: StageSettings
+    places: StageSettings
     fusion: StageSettings
     first_block: StageSettings
     diffusion: StageSettings
@@ -71,6 +72,7 @@ GPU = DemoSettings(
     source_tower=StageSettings(3500, 256, 8e-4),
     image_tower=StageSettings(2500, 384, 8e-4),
     pose_tower=StageSettings(3000, 256, 8e-4),
+    places=StageSettings(3000, 128, 2e-3),
     fusion=StageSettings(1500, 768, 3e-4, weight_decay=1e-4),
     first_block=StageSettings(3000, 128, 1e-3),
     diffusion=StageSettings(9000, 384, 8e-4, ema_decay=0.9993),
@@ -93,6 +95,7 @@ CPU = replace(
     source_tower=StageSettings(3400, 12, 1e-3, warm_up=50, ema_decay=0.99),
     image_tower=StageSettings(700, 32, 1e-3, warm_up=50, ema_decay=0.99),
     pose_tower=StageSettings(2600, 12, 1.2e-3, warm_up=50, ema_decay=0.99),
+    places=StageSettings(2500, 16, 2e-3, warm_up=50, constant_until=0.4, ema_decay=0.99),
     fusion=StageSettings(350, 64, 6e-4, warm_up=30, ema_decay=0.99, weight_decay=1e-4),
     first_block=StageSettings(500, 12, 1.2e-3, warm_up=50, ema_decay=0.99),
     diffusion=StageSettings(6000, 16, 9e-4, warm_up=40, ema_decay=0.993),
@@ -117,6 +120,7 @@ SMOKE = replace(
     source_tower=StageSettings(3, 2, 6e-4, warm_up=1),
     image_tower=StageSettings(3, 2, 6e-4, warm_up=1),
     pose_tower=StageSettings(3, 2, 6e-4, warm_up=1),
+    places=StageSettings(3, 2, 6e-4, warm_up=1),
     fusion=StageSettings(3, 4, 2e-4, warm_up=1),
     first_block=StageSettings(3, 2, 6e-4, warm_up=1),
     diffusion=StageSettings(4, 4, 6e-4, warm_up=1),

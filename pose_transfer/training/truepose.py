@@ -1,56 +1,55 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`python -m pose_transfer.training.truepose`: TruePose's Siamese pair on the mannequin world.
 
-Goes on from what `python -m pose_transfer.training.demo` has left in the same work folder (world,
-latents, pose tower, image tower, diffusion) and makes what lacks. One UNet serves as both nets: it
-starts as FPDM's and learns to be guided by its own look at the clean source. Context of both is the
-image tower's embedding of the source (CAA); each net gets the pose of its own picture as FPDM does.
-The first self-attention is taught which cells show the same place (see `correspondence.py`).
+Goes on from the shipped base and FPDM, which do not change; besides it needs the rendered world,
+and takes from the work folder of `python -m pose_transfer.training.demo` what it finds of both. One
+UNet, the base's, serves as both nets. Of it only what attends is trained (the attentions and their
+norms), beside the pose encoder's last layer and the image tokens: the file is small, and some
+hundred steps are enough. Context of both nets is the image tower's embedding of the source (CAA);
+each gets the pose of its own picture as FPDM does. The first self-attention is taught which cells
+show the same place (see `correspondence.py`).
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DDPMScheduler, UNet2DConditionModel
+from diffusers import DDPMScheduler
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..demo.architecture import (
-    CONTEXT_WIDTH,
     EMBED_SIZE,
-    EMBED_WIDTH,
     IMAGE_SIZE,
-    IMAGE_TOWER,
     LATENT_FACTOR,
-    POSE_ENCODER,
     SCHEDULER,
-    UNET,
 )
-from ..fpdm.conv_towers import build_pose_encoder, describe
-from ..fpdm.unet import pose_added
+from ..demo.models import MannequinBase, load_base, load_fpdm
+from ..evaluation.models import TinyAutoencoder
+from ..fpdm import FPDM
+from ..fpdm.conv_towers import ConvPoseEncoder
+from ..fpdm.preprocess import CLIP_MEAN, CLIP_STD
 from ..mannequin import LABELS
 from ..parsing import LABELS as ALL_LABELS
 from ..parsing import PARTS
-from ..truepose import REGIONS, ImageTokens, limb_priors
-from ..truepose.checkpoint import save_pair
-from ..truepose.siamese import Lesson, PairRegions, SiamesePair
+from ..truepose import REGIONS, limb_priors
+from ..truepose.siamese import Lesson, PairRegions
 from ..types import Person, Pose
-from .batches import Batches
-from .correspondence import wanted_attention
-from .export import write_provenance
-from .fpdm_stages import FPDMStages
-from .settings import PRESETS, StageSettings
+from . import export
+from .batches import Batches, normalised
+from .correspondence import agreed_attention
+from .settings import PRESETS, DemoSettings, StageSettings
+from .truepose_pair import TruePosePair, new_pair, write_truepose
+from .workspace import Workspace
+from .world import render_world
 
-FILE = "mannequin_truepose.safetensors"
-TOKENS = 4
-"""Context tokens of a source picture."""
 ALIGNMENT_WEIGHT = 0.1
 ATTENTION_WEIGHT = 0.2
 """Weight of the true correspondence in the loss."""
@@ -60,64 +59,22 @@ ATTENTION_WEIGHT = 0.2
 DROP_ALL, DROP_SOURCE, DROP_CONTEXT, DROP_REGIONS, DROP_SOURCE_POSE = 0.1, 0.1, 0.1, 0.2, 0.15
 
 STAGE = {
-    "gpu": StageSettings(6000, 256, 4e-4, ema_decay=0.999),
-    "cpu": StageSettings(3000, 16, 3e-4, warm_up=40, ema_decay=0.993),
+    "gpu": StageSettings(4000, 256, 1e-3, ema_decay=0.999),
+    "cpu": StageSettings(1500, 16, 1e-3, warm_up=40, ema_decay=0.99),
     "smoke": StageSettings(3, 4, 3e-4, warm_up=1),
 }
-# Stages of the demo, in order: what is done already is left as it is.
-_BEFORE = (
-    "render", "autoencoder", "source_tower", "image_tower", "pose_tower", "fusion", "latents",
-)  # fmt: skip
+_ENCODE_BATCH = 64
+_FITTED = 256
+"""Samples that places are fitted on: some ten thousand cells."""
+_SAME = 0.05
+"""Mean difference of what two files of one model make, in deviations: halves are not exact."""
 _CELLS = tuple(side // LATENT_FACTOR for side in IMAGE_SIZE)
-
-
-class TruePosePair(nn.Module):
-    """The demo's pair: one UNet for both nets, the pose encoder's last layer, the image tokens."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.unet = UNet2DConditionModel(**UNET)
-        self.pose_out = build_pose_encoder(POSE_ENCODER).conv_out
-        self.image_tokens = ImageTokens(EMBED_WIDTH, CONTEXT_WIDTH, TOKENS)
-        self.pair = SiamesePair(self.unet)
-
-    def forward(
-        self,
-        noisy: Tensor,
-        t: Tensor,
-        source: Tensor,
-        embeds: Tensor,
-        source_pose: Tensor,
-        pose: Tensor,
-        regions: PairRegions,
-        keep: Tensor,
-        lesson: Lesson,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Prediction for noisy latents (B, C, h, w), the alignment loss, the lesson's loss.
-
-        `source` (B', C, h, w) clean latents and `embeds` (B', E) of B' sources, each for B / B'
-        targets in turn; `source_pose` (B', hidden, h, w) and `pose` (B, hidden, h, w) the pose
-        tower's states, zeros in the former for a source whose pose is not told; `keep` (2, B):
-        which samples keep context and pose.
-        """
-        times = len(noisy) // len(source)
-        tokens = self.image_tokens(embeds)
-        told = source_pose.flatten(1).any(1).view(-1, 1, 1, 1)
-        with pose_added(self.unet, self.pose_out(source_pose) * told):
-            self.pair.look(source, tokens)
-        self.pair.repeat(times)
-        context = tokens.repeat_interleave(times, 0) * keep[0].view(-1, 1, 1)
-        with pose_added(self.unet, self.pose_out(pose) * keep[1].view(-1, 1, 1, 1)):
-            prediction = self.pair.predict(noisy, t, context, regions, lesson)
-        # Samples without context have nothing to align.
-        there = keep[0].view(-1, 1, 1, 1)
-        aligned = PairRegions(regions.source, regions.target * there, regions.keep, regions.beta)
-        return prediction, self.pair.alignment(aligned), lesson.loss()
 
 
 class TruePoseTask:
     """Batches and loss. `latents`, `embeds` and `poses` are as in FPDM's second stage; `priors`
-    (N, R, h, w) uint8 are the targets' regions as their limbs tell them."""
+    (N, R, h, w) uint8 are the targets' regions as their limbs tell them; `places` reads places on
+    the body off the pose tower's states, (B, hidden, h, w) -> (B, 4 or more, h, w)."""
 
     def __init__(
         self,
@@ -126,6 +83,7 @@ class TruePoseTask:
         embeds: Tensor,
         poses: Any,
         priors: Tensor,
+        places: nn.Module,
         targets_per_source: int,
     ) -> None:
         self.data = data
@@ -133,6 +91,7 @@ class TruePoseTask:
         self.embeds = embeds
         self.poses = poses
         self.priors = priors
+        self.places = places
         self.shared = targets_per_source
         alphas = DDPMScheduler(**SCHEDULER).alphas_cumprod.to(data.device)
         self.signal, self.noise = alphas.sqrt(), (1 - alphas).sqrt()
@@ -161,24 +120,39 @@ class TruePoseTask:
             keep_source.float(),
             (chance[3] >= DROP_REGIONS).float(),
         )
-        wanted, known = wanted_attention(self.data.cloth(index), self.data.cloth(many))
-        told = (chance[4, : len(source)] >= DROP_SOURCE_POSE).view(-1, 1, 1, 1)
+        told = chance[4, : len(source)] >= DROP_SOURCE_POSE
+        source_pose, pose = self.poses(source), self.poses(index)
+        wanted, known = self._wanted(index, many, pose, source_pose)
+        # Both nets know their places by their poses alone.
+        known = known & (keep_source & some & told.repeat_interleave(self.shared))[:, None]
         prediction, aligned, attention = module(
             a * clean + s * noise,
             t,
             self._latents(source),
             self.embeds[source],
-            self.poses(source) * told,
-            self.poses(index),
+            source_pose * told.view(-1, 1, 1, 1),
+            pose,
             regions,
             torch.stack([keep_context, some]).float(),
-            Lesson(wanted, known & keep_source[:, None]),
+            Lesson(wanted, known),
         )
         velocity = a * noise - s * clean
         weight = self._cell_weights(target_labels)
         error = ((prediction.float() - velocity).square() * weight).mean() / weight.mean()
         loss = error + ALIGNMENT_WEIGHT * aligned + ATTENTION_WEIGHT * attention
         return loss, {"noise": error, "alignment": aligned, "attention": attention}
+
+    @torch.no_grad()
+    def _wanted(
+        self, index: Tensor, many: Tensor, pose: Tensor, source_pose: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        guesses = self.places(pose)[:, :4], self.places(source_pose)[:, :4]
+        return agreed_attention(
+            self.data.cloth(index),
+            self.data.cloth(many),
+            guesses[0],
+            guesses[1].repeat_interleave(self.shared, 0),
+        )
 
     def _latents(self, index: Tensor) -> Tensor:
         return self.latents[index.to(self.latents.device)].to(self.data.device).float()
@@ -202,45 +176,119 @@ def _region_of_label() -> list[int]:
     return [region[label] for label in LABELS]
 
 
-class TruePoseStages(FPDMStages):
-    """FPDM's stages, and the pair that goes on from them."""
+class Places(nn.Module):
+    """A linear reading of states: (B, C, h, w) -> (B, 4, h, w) places on the body."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__()
+        self.weight = weight  # (4, C + 1), the bias last
+
+    def forward(self, states: Tensor) -> Tensor:
+        bias = self.weight[:, -1].view(-1, 1, 1)
+        return torch.einsum("pc,bchw->bphw", self.weight[:, :-1], states) + bias
+
+
+def fitted_places(states: Callable[[Tensor], Tensor], data: Batches) -> Places:
+    """What the states tell of `Batches.cloth` on the figure, by least squares.
+
+    The pose tower was taught to tell places by a linear layer that is not shipped with it.
+    """
+    rows = torch.arange(min(_FITTED, data.count), device=data.device)
+    x, y = states(rows).movedim(1, -1).flatten(0, 2), data.cloth(rows).movedim(1, -1).flatten(0, 2)
+    inside = y.abs().sum(-1) > 0
+    x, y = x[inside].double(), y[inside].double()
+    x = torch.cat([x, x.new_ones(len(x), 1)], dim=1)
+    ridge = 1e-4 * len(x) * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    return Places(torch.linalg.solve(x.mT @ x + ridge, x.mT @ y).mT.float())
+
+
+class TruePoseStages(Workspace):
+    """The pair, and what the shipped models make of the world's samples."""
+
+    def __init__(
+        self,
+        work: Path,
+        settings: DemoSettings,
+        out: Path,
+        preset: str,
+        stage: StageSettings | None = None,
+    ) -> None:
+        super().__init__(work, settings, out, preset)
+        self.stage = stage or STAGE[preset]
 
     def truepose(self) -> TruePosePair:
-        stage = STAGE[self.preset]
-        module = TruePosePair()
+        stage, (base, fpdm) = self.stage, self._shipped()
+        module = new_pair(base, fpdm)
+        module.unet.to(self.device)
         if self._finished("truepose", stage.steps):
             return self._load("truepose", module)
-        for part in _BEFORE:
-            getattr(self, part)()
-        start = self.diffusion().fpdm
-        assert start.unet is not None
-        module.unet.load_state_dict(start.unet.state_dict())
-        module.pose_out.load_state_dict(start.pose_encoder.conv_out.state_dict())
+        settings = self.settings
+        render_world(self.work / "world", "train", settings.identities, settings.poses_per_identity)
         task = self.truepose_task()
         return self._train("truepose", module, lambda m, step, g: task(m, stage.batch, g), stage)
 
+    def _shipped(self) -> tuple[MannequinBase, FPDM]:
+        return load_base(self.out / export.BASE_FILE), load_fpdm(self.out / export.FPDM_FILE)
+
     def truepose_task(self) -> TruePoseTask:
-        data = self._second_stage("parsing", "cloth")
-        embeds, _ = self.embeddings("fusion", self.fusion().to(self.device))
-        states = self.pose_states()
+        data, (base, fpdm) = self._second_stage("parsing", "cloth"), self._shipped()
+        autoencoder = TinyAutoencoder(base.vae).to(self.device).eval()
+        fpdm = fpdm.to(self.device).eval().requires_grad_(False)
+        encoder, tower = fpdm.pose_encoder, fpdm.image_tower
+        assert isinstance(encoder, ConvPoseEncoder) and tower is not None
+
+        def encoded(rows: Tensor) -> Tensor:
+            return autoencoder.encode(data.pictures("image", rows).movedim(1, -1))  # BCHW -> BHWC
+
+        def embedded(rows: Tensor) -> Tensor:
+            pixels = normalised(data.pictures("image", rows), EMBED_SIZE, CLIP_MEAN, CLIP_STD)
+            return tower(pixels).image_embeds
+
+        states = self._made(
+            "pose-states", data, lambda rows: encoder.states(data.pictures("pose_map", rows))
+        )
 
         def poses(index: Tensor) -> Tensor:
             return states[index.to(states.device)].to(self.device).float()
 
         return TruePoseTask(
             data,
-            self.latents()["latents"].to(self.device),
-            embeds,
+            self._made("latents", data, encoded, key="latents").to(self.device),
+            self._made("fusion-embeddings", data, embedded, key="image").to(self.device).float(),
             poses,
             self.target_priors(),
+            fitted_places(poses, data),
             self.settings.targets_per_source,
         )
 
+    @torch.no_grad()
+    def _made(
+        self, name: str, data: Batches, make: Callable[[Tensor], Tensor], key: str | None = None
+    ) -> Tensor:
+        """What a shipped model makes of all samples, (N, ...), cached on disk.
+
+        What the demo's training has left under that name (in a dict under `key`) will do if it is
+        the same; it is not where the work folder's models were trained on since.
+        """
+        some = torch.arange(min(4, data.count), device=self.device)
+        wanted = make(some).float().cpu()
+        own = self.work / f"truepose-{name}.pt"
+        for path in (self.work / f"{name}.pt", own):
+            if path.exists():
+                found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+                made = found if isinstance(found, Tensor) else found[key]
+                off = (made[: len(some)].float() - wanted).abs().mean()
+                if len(made) >= data.count and off < _SAME * wanted.std():
+                    return made
+        rows = torch.arange(data.count, device=self.device).split(_ENCODE_BATCH)
+        torch.save(torch.cat([make(part).half().cpu() for part in rows]), own)
+        return torch.load(own, map_location="cpu", weights_only=True, mmap=True)
+
     def target_priors(self) -> Tensor:
         """Limb priors of all samples at the size of latents, (N, R, h, w) uint8: cached on disk."""
-        path = self.work / "truepose-priors.pt"
+        data = self._second_stage()
+        path = self.work / f"truepose-priors-{data.count}.pt"
         if not path.exists():
-            data = self._second_stage()
             out = np.empty((data.count, len(REGIONS), *_CELLS), np.uint8)
             height, width = IMAGE_SIZE
             for row in range(data.count):
@@ -252,9 +300,10 @@ class TruePoseStages(FPDMStages):
 
     def export_truepose(self) -> Path:
         """Write the shipped file from whatever the stage has reached."""
-        module = self._load("truepose", TruePosePair()).cpu()
-        path = write_truepose(self.out, module, self.pose_tower().encoder, self.fusion().tower)
-        write_provenance(
+        base, fpdm = self._shipped()
+        module = self._load("truepose", new_pair(base, fpdm)).cpu()
+        path = write_truepose(self.out, module, base, fpdm)
+        export.write_provenance(
             path,
             {
                 "command": f"python -m pose_transfer.training.truepose --preset {self.preset}",
@@ -263,7 +312,7 @@ class TruePoseStages(FPDMStages):
                 "poses each",
                 "steps": self._step("truepose"),
                 "settings": {
-                    "stage": asdict(STAGE[self.preset]),
+                    "stage": asdict(self.stage),
                     "alignment_weight": ALIGNMENT_WEIGHT,
                     "attention_weight": ATTENTION_WEIGHT,
                     "drop_all": DROP_ALL,
@@ -278,39 +327,6 @@ class TruePoseStages(FPDMStages):
         return path
 
 
-def write_truepose(
-    folder: Path, module: TruePosePair, pose_encoder: nn.Module, image_tower: nn.Module
-) -> Path:
-    """`mannequin_truepose.safetensors` in fp16: the pair, and the frozen towers that it needs.
-
-    `pose_encoder`: whose tower the pair was trained behind; its last layer is the pair's own.
-    """
-    encoder = build_pose_encoder(POSE_ENCODER)
-    encoder.load_state_dict(pose_encoder.state_dict())
-    encoder.conv_out.load_state_dict(module.pose_out.state_dict())
-    parts = {
-        "image_tokens": module.image_tokens,
-        "pose_encoder": encoder,
-        "image_tower": image_tower,
-    }
-    config = {
-        "unet": UNET,
-        "prediction": SCHEDULER["prediction_type"],
-        "image_tokens": {
-            "embed_width": EMBED_WIDTH, "context_width": CONTEXT_WIDTH, "tokens": TOKENS,
-        },
-        "pose_encoder": describe(encoder),
-        "image_tower": {**IMAGE_TOWER, "size": EMBED_SIZE},
-    }  # fmt: skip
-    path = folder / FILE
-    save_pair(path, _halved(module.unet), {k: _halved(p) for k, p in parts.items()}, config)
-    return path
-
-
-def _halved(module: nn.Module) -> dict[str, Tensor]:
-    return {name: value.half() for name, value in module.state_dict().items()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -321,9 +337,16 @@ def main() -> None:
         "--out", type=Path, default=Path(__file__).parent.parent / "demo" / "weights"
     )
     parser.add_argument("--preset", choices=PRESETS, default=None, help="default: by the hardware")
+    parser.add_argument("--samples", type=int, help="of the world's first; default: the preset's")
+    parser.add_argument("--steps", type=int, help="length of the schedule; default: the preset's")
     options = parser.parse_args()
     preset = options.preset or ("gpu" if torch.cuda.is_available() else "cpu")
-    training = TruePoseStages(options.work, PRESETS[preset], options.out, preset)
+    settings, stage = PRESETS[preset], STAGE[preset]
+    if options.samples:
+        settings = replace(settings, latent_samples=options.samples)
+    if options.steps:
+        stage = replace(stage, steps=options.steps)
+    training = TruePoseStages(options.work, settings, options.out, preset, stage)
     training.truepose()
     training.export_truepose()
 

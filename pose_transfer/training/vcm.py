@@ -17,12 +17,12 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
-from transformers import CLIPTextConfig, CLIPTextModel
 
 from ..demo.architecture import CONTEXT_WIDTH, EMBED_WIDTH, FACE_NET
 from ..demo.faces import FaceNetwork, Head, load_face_network
 from ..demo.models import MannequinBase, load_base, load_fpdm
 from ..demo.network_files import FACE_FILE
+from ..demo.text import text_context
 from ..demo.vcm import VCM_FILE
 from ..fpdm import FPDM
 from ..fpdm.conv_towers import ConvImageTower, describe
@@ -213,7 +213,7 @@ class VCMStage(FPDMStages):
         images, _ = self.embeddings("fusion", self.fusion())
         faces, found = self._face_embeddings(data)
         pictures = Pictures(self.latents()["latents"].to(self.device), images, faces, found)
-        return VCMDiffusion(data, pictures, _text_context(base, self.device), poses, self.settings)
+        return VCMDiffusion(data, pictures, text_context(base, self.device), poses, self.settings)
 
     def _face_embeddings(self, data: Batches) -> tuple[Tensor, Tensor]:
         """Faces of all samples (N, 512), and where there is one (N,), cached on disk."""
@@ -242,17 +242,6 @@ def _tower(fpdm: FPDM) -> ConvImageTower:
     tower = fpdm.image_tower
     assert isinstance(tower, ConvImageTower)
     return tower
-
-
-def _text_context(base: MannequinBase, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """CLIP token numbers (B, 77) -> the base's context (B, 77, D)."""
-    encoder = CLIPTextModel(CLIPTextConfig(**base.text_config))
-    # The prefix of transformers 4 is in the file, and not in every release of transformers.
-    names = [name for name in encoder.state_dict() if not name.endswith("position_ids")]
-    state = {n: base.text_encoder["text_model." + n.removeprefix("text_model.")] for n in names}
-    encoder.load_state_dict(state, strict=False)
-    encoder.to(device).eval().requires_grad_(False)
-    return lambda tokens: encoder(tokens).last_hidden_state
 
 
 def _faces(network: FaceNetwork, data: Batches) -> tuple[Tensor, Tensor]:

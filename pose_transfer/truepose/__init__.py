@@ -6,7 +6,15 @@ Transfer", arXiv 2502.03426. Neither code nor weights were released: [P] marks w
 states, [D] what it leaves open and is decided here. This package knows no host application.
 """
 
-from .alignment import ImageTokens, alignment_loss, pooled_attention, region_context_bias
+from .alignment import (
+    CROPPED,
+    ImageTokens,
+    alignment_loss,
+    context_regions,
+    pooled_attention,
+    region_context_bias,
+    region_crops,
+)
 from .fusion import (
     attention_mass,
     correspondence_logits,
@@ -27,11 +35,13 @@ from .regions import (
 )
 
 __all__ = [
+    "CROPPED",
     "DEFAULT_WEIGHTS",
     "REGIONS",
     "ImageTokens",
     "alignment_loss",
     "attention_mass",
+    "context_regions",
     "correspondence_logits",
     "fusion_attention",
     "fusion_mask",
@@ -42,6 +52,7 @@ __all__ = [
     "pooled_attention",
     "pooled_regions",
     "region_context_bias",
+    "region_crops",
     "region_maps",
     "region_shares",
     "source_gate",

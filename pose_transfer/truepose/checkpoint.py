@@ -91,10 +91,12 @@ def save_pair(
 def _own(tensors: Tensors, config: Mapping[str, Any]) -> TrainedPair:
     source = with_prefix(tensors, "source_unet.") or None
     target = with_prefix(tensors, "unet." if source is None else "target_unet.")
+    # A pair upon other weights (`borrows`) leaves its tower to whoever has those.
+    lent = {"image_tower"} if "borrows" in config else set()
     parts = {
         name: with_prefix(tensors, f"{name}.")
         for name in ("image_tokens", "pose_encoder", "image_tower")
-        if name in config
+        if name in config and name not in lent
     }
     empty = [name for name, part in {"unet": target, **parts}.items() if not part]
     if empty:

@@ -7,8 +7,10 @@ A file is recognised by its first bytes, never by its name. Whatever goes wrong 
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -64,12 +66,16 @@ def read_weights(path: str | Path, wanted: Callable[[str], bool] = lambda name: 
 def write_weights(
     path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write a safetensors file, complete or not at all: under another name first, then renamed."""
+    """Write a safetensors file, complete or not at all: under another name first, then renamed.
+
+    The same tensors and metadata make the same bytes, in any order and process.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as draft:
         save_file(ready, draft, metadata=dict(metadata))
+        _sort_metadata(draft)
 
 
 def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -94,6 +100,24 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> No
     hollow = [name for name, x in module.named_buffers() if x.is_meta]
     if hollow:
         raise CheckpointError(f"The weights of {what} lack the buffers {', '.join(hollow)}.")
+
+
+def _sort_metadata(path: Path) -> None:
+    """Sort the metadata of a safetensors file by name; its library leaves the order to chance.
+
+    The header is a length in 8 bytes and that much JSON, in which the tensors are sorted already.
+    """
+    with path.open("r+b") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+        if not header.get("__metadata__"):
+            return
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        if len(text) > length:
+            raise RuntimeError(f"The sorted header takes {len(text)} bytes, there are {length}.")
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def _read_safetensors(path: Path, wanted: Callable[[str], bool]) -> Weights:

@@ -23,7 +23,7 @@ sys.path.insert(0, str(PACK))
 
 from pose_transfer.client import ComfyServer  # noqa: E402
 
-browser = SimpleNamespace(**runpy.run_path(str(PACK / "tests" / "browser" / "conftest.py")))
+browser = SimpleNamespace(**runpy.run_path(str(PACK / "tests" / "front_end.py")))
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     ):
         for renderer in ("canvas", "vue"):
             with browser.front_end_of(server, renderer) as front_end:
-                editor = browser.EditorPage(front_end.page, server, renderer)
+                editor = browser.EditorPage(front_end)
                 editor.build()
                 editor.open()
                 speed = editor.speed()

@@ -239,7 +239,7 @@ async def make_one_shot(client: ComfyClient) -> None:
     workflow = load_workflow(PACK / "workflows" / "api" / "oneposetrans_demo.json")
     (person,) = one_shot.held_out_persons(1, seed=1)
     drawn = {}
-    for name in one_shot.TITLES:
+    for name in one_shot.USUAL:
         graph = one_shot.variant(workflow, name, person, "zigzag")
         tuning = next(i for i, n in graph.items() if n["_meta"]["title"] == "Tune LoRA")
         if name == "lora":

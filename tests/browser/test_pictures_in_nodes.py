@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import io
+import re
 import urllib.parse
 import urllib.request
 from pathlib import Path
@@ -120,9 +121,8 @@ LAST_LIVE = """async () => {
 }"""
 
 
-@pytest.fixture
-def slider(front_end: Any) -> Locator:
-    """The divider of a Compare node that ran, in the middle of the window."""
+def load_comparison(front_end: Any) -> None:
+    """Opens the graph of COMPARISON, its Compare node in the middle of the window."""
     page: Page = front_end.page
     page.evaluate("prompt => app.loadApiJson(prompt, 'compare')", COMPARISON)
     expect(page.locator(".pt-compare")).to_have_count(1)
@@ -136,6 +136,13 @@ def slider(front_end: Any) -> Locator:
           app.canvas.setDirty(true, true);
         }}"""
     )
+
+
+@pytest.fixture
+def slider(front_end: Any) -> Locator:
+    """The divider of a Compare node that ran."""
+    page: Page = front_end.page
+    load_comparison(front_end)
     expect(page.get_by_text("Press Run: the pictures to compare appear here.")).to_be_visible()
     front_end.topic = "compare"
     front_end.keep("before")
@@ -284,6 +291,24 @@ def test_the_slider_wears_the_light_palette(front_end: Any, slider: Locator):
     finally:
         page.evaluate(wear, "dark")
     assert light < 200 < 600 < brightness(page)
+
+
+def test_the_slider_speaks_chinese_where_comfyui_does(front_end: Any):
+    page: Page = front_end.page
+    with front_end.speaking("zh"):
+        load_comparison(front_end)
+        expect(page.get_by_text("点击“运行”，要比较的图像会显示在此处。")).to_be_visible()
+        front_end.run()
+        divider = page.get_by_role("slider", name="结果与真值之间的分隔线")
+        expect(divider).to_have_attribute("aria-valuetext", "结果 50 %，真值 50 %")
+        settle(page)
+        front_end.keep("chinese")
+        shown = front_end.texts(".pt-compare")
+        with page.expect_download() as download:
+            page.get_by_role("button", name="对比表").click()
+        assert download.value.suggested_filename == "对比表.png"
+    assert len(shown) > 15 and any("SSIM" in text for text in shown)
+    assert [x for x in shown if not re.search(r"[\u4e00-\u9fff]", x)] == ["1 / 2"]
 
 
 def test_nodes_show_what_they_found_and_learnt(front_end: Any):

@@ -63,6 +63,62 @@ def test_children_follow_and_bones_keep_their_length(editor: Any):
     assert lengths[1] == pytest.approx(lengths[0], abs=0.03)
 
 
+def test_the_frame_moves_scales_and_turns_a_person(editor: Any):
+    page: Page = editor.page
+    editor.open()
+    page.get_by_role("button", name="Mirror").click()  # any edit, so that there is a value
+    start = first = editor.body()[:, :2]
+    zoom = (editor.place(5)[0] - editor.place(2)[0]) / (first[5, 0] - first[2, 0])
+
+    def middle(selector: str) -> np.ndarray:
+        box = page.locator(selector).bounding_box()
+        return np.array([box["x"] + box["width"] / 2, box["y"] + box["height"] / 2])
+
+    def drag(start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        page.mouse.move(*start)
+        page.mouse.down()
+        page.mouse.move(*end, steps=6)
+        page.mouse.up()
+        return editor.body()[:, :2]
+
+    frame = page.locator(".pt-frame-border").bounding_box()
+    edge = np.array([frame["x"], frame["y"] + frame["height"] / 2])
+    moved = drag(edge, edge + np.array([40, -20]))
+    assert np.allclose(moved - start, np.array([40, -20]) / zoom, atol=1)
+
+    corner = middle('[data-handle="se"]')
+    scaled = drag(corner, corner + (corner - middle('[data-handle="nw"]')) / 4)
+    assert np.allclose(scaled.min(0), moved.min(0), atol=0.1), "the corner across stays"
+    assert np.allclose(np.ptp(scaled, axis=0) / np.ptp(moved, axis=0), 1.27, atol=0.04)
+
+    knob, whole = middle(".pt-knob"), middle(".pt-frame-border")
+    turned = drag(knob, whole + np.array([whole[1] - knob[1], 0]))  # a quarter, clockwise
+    centre = (scaled.min(0) + scaled.max(0)) / 2
+    assert np.allclose(turned, centre + (scaled - centre)[:, ::-1] * (-1, 1), atol=2)
+
+    editor.keep("framed")
+    for _ in range(3):
+        page.keyboard.press("Control+z")
+    assert np.array_equal(editor.body()[:, :2], first)
+
+
+def test_the_wheel_zooms_about_the_pointer(editor: Any):
+    page: Page = editor.page
+    editor.open()
+    page.get_by_role("button", name="Mirror").click()  # any edit, so that there is a value
+    value, at, other = editor.value(), editor.place(LEFT_WRIST), editor.place(0)
+    page.mouse.move(*at)
+    page.mouse.wheel(0, -300)
+    nose = "document.querySelector('.pt-selected circle[data-joint=\"body.0\"]')"
+    page.wait_for_function(
+        f"x => Math.abs({nose}.getBoundingClientRect().x - x) > 20", arg=other[0]
+    )
+    assert np.allclose(editor.place(LEFT_WRIST), at, atol=1)
+    page.keyboard.press("0")
+    assert np.allclose(editor.place(0), other, atol=0.5)
+    assert editor.value() == value, "looking from elsewhere moves nobody"
+
+
 def test_the_keyboard_is_enough(editor: Any):
     page: Page = editor.page
     editor.preview().focus()

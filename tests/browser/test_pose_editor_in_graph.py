@@ -22,6 +22,8 @@ from pose_transfer.pose import draw, read_keypoints, write_keypoints
 
 LEFT_WRIST, LEFT_KNEE = 7, 12
 RUN_MS = 120_000
+# Numbers, units, names of axes and of the format.
+OF_EVERY_LANGUAGE = re.compile(r"[\d\s.×/%°−-]*(px|X|Y|OpenPose JSON)?")
 
 
 def test_a_joint_is_dragged_undone_reloaded_and_run(editor: Any, server: ComfyServer):
@@ -188,6 +190,34 @@ def test_it_wears_the_light_palette(editor: Any):
         editor.set("Comfy.ColorPalette", "dark")
     light, dark = (sum(map(float, c[c.index("(") + 1 : -1].split(",")[:3])) for c in colours)
     assert light > 600 > 200 > dark
+
+
+def test_it_speaks_chinese_where_comfyui_does(editor: Any):
+    page: Page = editor.page
+    with editor.speaking("zh"):
+        expect(page.locator(".pt-node button").first).to_have_text("编辑姿态")
+        editor.open(1)
+        page.keyboard.press("m")
+        page.keyboard.press("Control+z")
+        expect(page.get_by_role("status").last).to_have_text("已撤销：镜像人物")
+        for part in ("left_hand", "face", "feet"):
+            page.locator(f'.pt-part[data-part="{part}"] button[title^="补全"]').click()
+        editor.joint(LEFT_WRIST).focus()
+        page.keyboard.press("l")
+        editor.joint(4).focus()
+        page.keyboard.press("Delete")
+        page.keyboard.press("Shift+?")
+        expect(page.get_by_role("heading", name="按键与手势")).to_be_visible()
+        editor.keep("chinese-help")
+        shown = editor.texts("dialog.pt-editor") + editor.texts(".pt-node >> nth=0")
+        page.keyboard.press("Escape")
+        editor.keep("chinese")
+        page.keyboard.press("Escape")
+    assert len(shown) > 300 and "人物 1 的左腕，已锁定" in shown
+    chinese = re.compile(r"[\u4e00-\u9fff]")
+    foreign = {x for x in shown if not (chinese.search(x) or OF_EVERY_LANGUAGE.fullmatch(x))}
+    assert foreign == {"Second"}, "the title that the artist gave the node"
+    expect(page.locator(".pt-node button").first).to_have_text("Edit pose")
 
 
 def test_a_photo_is_uploaded_and_lies_under_the_figure(

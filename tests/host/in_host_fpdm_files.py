@@ -93,6 +93,21 @@ def two_files(folder: Path, tiny_path: str) -> Report:
     }
 
 
+def mapped_share(module: torch.nn.Module, path: Path) -> float | None:
+    """Share of the parameters that lie in the mapped file, no copy; None where none can tell."""
+    maps = Path("/proc/self/maps")
+    if not maps.is_file():
+        return None
+    lines = [line.split(maxsplit=5) for line in maps.read_text().splitlines()]
+    spans = [
+        [int(end, 16) for end in line[0].split("-")]
+        for line in lines
+        if len(line) == 6 and line[5].strip() == str(path.resolve())
+    ]
+    places = [x.data_ptr() for x in module.parameters()]
+    return sum(any(a <= place < b for a, b in spans) for place in places) / len(places)
+
+
 def payload(library: FPDM) -> Any:
     return type("Payload", (), {"name": "library", "patcher": host.managed(library),
                                 "fpdm": library})()  # fmt: skip
@@ -131,7 +146,19 @@ def saved(folder: Path, tiny_path: str) -> Report:
     (half,) = SaveFPDM.execute(model, fpdm, "fp16", "pose_transfer/fpdm/half").result
     half_model, _, no_vae = nodes.LoadFPDM.execute(Path(half).name).result
     z = torch.randn(1, 4, 16, 12)
-    return {
+    whole_unet = model.get_model_object("diffusion_model")
+    half_fpdm = nodes.LoadFPDM.execute(Path(half).name).result[1]
+    stored = sorted({str(x.dtype) for x in half_fpdm.fpdm.parameters()})
+    lazy = {
+        "mapped: unet of the dtype it runs in": mapped_share(
+            whole_unet, folder / "tiny.safetensors"
+        ),
+        "mapped: towers": mapped_share(half_fpdm.fpdm, Path(half)),
+        "stored as": stored,
+        "half: fusion": difference(fusion_of(half_fpdm), fusion_of(payload(load_checkpoint(half)))),
+        "used as": sorted({str(x.dtype) for x in half_fpdm.fpdm.parameters()}),
+    }
+    return lazy | {
         "saved: listed": sorted(set(host.fpdm_files()) & {Path(path).name, Path(half).name}),
         "saved: unet": unet_difference(again, merged),
         "saved: lora's effect": unet_difference(again, library),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -10,8 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import comfy.model_management as mm
+import numpy as np
 import torch
+from pose_transfer_pack.nodes import likeness
 from pose_transfer_pack.nodes.patches import tuning
+from pose_transfer_pack.pose_transfer.detectors.base import Face
+from pose_transfer_pack.pose_transfer.detectors.face_choice import ChosenFace, as_embedding
+from pose_transfer_pack.pose_transfer.types import Box
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -24,7 +30,7 @@ STEPS = 3
 def check() -> Report:
     torch.set_num_threads(1)  # tiny tensors; threads only wait for each other
     made = tiny["tiny_unet"]("sd15")
-    return best(made) | person(made) | stops(made)
+    return best(made) | face(made) | person(made) | several(made) | stops(made)
 
 
 class Judge:
@@ -65,6 +71,58 @@ def best(made: Any) -> Report:
     }
 
 
+class Faces:
+    """A face encoder: the likest face in each preview is at that cosine of the photo's, or none."""
+
+    def __init__(self, cosines: Sequence[float | None]) -> None:
+        self.cosines = list(cosines)
+
+    def faces(self, picture: Any) -> list[Any]:
+        assert picture.shape == (64, 64, 3) and picture.dtype == np.uint8
+        cosine = self.cosines.pop(0)
+        if cosine is None:
+            return []
+        raw = np.zeros((2, 512), np.float32)
+        raw[:, :2] = [-3, 0], [7 * cosine, 7 * math.sqrt(1 - cosine**2)]  # somebody else's first
+        points = np.zeros((5, 2), np.float32)
+        return [Face(Box(0, 0, 9, 9), points, one) for one in raw]
+
+
+def face(made: Any) -> Report:
+    """The same with a face encoder, alone and beside a CLIP Vision."""
+    after = [tuning._tune(job(made, steps=steps))[0] for steps in (1, 2, 3)]
+
+    def kept(
+        cosines: Sequence[float | None], found: bool = True, opinion: Sequence[float] = ()
+    ) -> tuple[list[int], Any, str]:
+        one = as_embedding([ChosenFace(None, 0)], "an encoder")
+        raw = one.raw.copy()
+        raw[0, 0] = float(found)
+        known = dataclasses.replace(one, raw=5 * raw, normalised=raw, found=np.array([found]))
+        likeness.load_named = {"an encoder": Faces(cosines)}.__getitem__
+        judge: dict[str, Any] = {"clip_vision": Judge(opinion)} if opinion else {}
+        asked = job(made, steps=STEPS, preview_every=1, face=known, **judge)
+        tuned, said = tuning._tune(asked)
+        keys.add(asked.key())
+        steps = [n for n, one in enumerate(after, 1) if same(one.tensors, tuned.tensors)]
+        return steps, tuned.about.get("likeness"), said
+
+    keys = {job(made, steps=STEPS, preview_every=1).key()}
+    before = likeness.load_named
+    try:
+        return {
+            "face": kept([0.5, 0.75, 0.25]),
+            "without face": kept([None, -0.5, -0.75]),
+            "no face": kept([None, None, None]),
+            "no face in photo": kept([0.5, 0.75, 0.25], found=False),
+            "face and picture": kept([0.5, 0.25, 0.25], opinion=(0.1, 0.2, 0.9)),
+            "picture only": kept([None, None, None], opinion=(0.1, 0.9, 0.5)),
+            "face keys": len(keys),
+        }
+    finally:
+        likeness.load_named = before
+
+
 def person(made: Any) -> Report:
     """What the judge is shown of the photo: the person in a grey square, whatever is around."""
     judge, other = Judge((0.1, 0.2, 0.3)), Judge((0.1, 0.2, 0.3))
@@ -82,6 +140,30 @@ def person(made: Any) -> Report:
         "around": seen[:, :, :8].unique().tolist(),
         "background": torch.equal(seen, again),
         "without mask": torch.equal(whole.photos[0], asked.photos),
+    }
+
+
+def several(made: Any) -> Report:
+    """Two photos of a person under one mask: each is encoded once and counts."""
+    encoded: list[int] = []
+    encode = made.vae.encode
+
+    def counted(pixels: Tensor) -> Tensor:
+        encoded.append(len(pixels))
+        return encode(pixels)
+
+    one = job(made, steps=STEPS, preview_every=1)
+    two = dataclasses.replace(one, photos=torch.cat([one.photos, 1 - one.photos]))
+    made.vae.encode = counted
+    try:
+        both, _ = tuning._tune(two)
+    finally:
+        del made.vae.encode
+    alone, _ = tuning._tune(one)
+    return {
+        "encoded": encoded,
+        "second photo matters": not same(both.tensors, alone.tensors),
+        "photos have a key": one.key() != two.key(),
     }
 
 

@@ -59,6 +59,12 @@ def demo(base_path: str, fpdm_path: str) -> Report:
         "text's size": hidden.abs().max().item(),
         "decode": difference(loaded.vae.decode(latents), tiny.decode(latents)),
         "encode": difference(loaded.vae.encode(picture), tiny.encode(picture)),
+        "idle blocks": sum(
+            type(x).__name__ == "_IdleBlock" for x in loaded.vae.first_stage_model.modules()
+        ),
+        "weights changed": sorted(
+            name for name, x in loaded.vae.get_sd().items() if not torch.equal(x, base.vae[name])
+        ),
         "preview": [
             len(latent_format.latent_rgb_factors),
             len(latent_format.latent_rgb_factors_bias),

@@ -74,10 +74,10 @@ class World:
         """The library's own pair: context of SourceNet is always the words."""
         pair = SiamesePair(unet)
         latent = self.demo.vae.encode(self.source)
-        pair.look(latent, self.words)
+        look = pair.look(latent, self.words)
         maps = (region_maps(self.parsing), region_maps(self.target))
         regions = PairRegions(*maps, torch.ones(1), torch.full((1,), 1.5))
-        return pair.predict(self.x, torch.tensor([T]), context, regions)
+        return pair.predict(self.x, torch.tensor([T]), context, look, regions)[0]
 
     def call(self, model: Any, **options: Any) -> OneCall:
         guider = comfy.samplers.CFGGuider(model)

@@ -12,8 +12,16 @@ from diffusers import UNet2DConditionModel
 from pose_transfer_pack.nodes import host, truepose_pair
 from pose_transfer_pack.nodes import truepose as nodes
 from pose_transfer_pack.nodes import truepose_loading as loading
+from pose_transfer_pack.pose_transfer.fpdm.unet import pose_added
 from pose_transfer_pack.pose_transfer.mannequin import LABELS
-from pose_transfer_pack.pose_transfer.truepose import DEFAULT_WEIGHTS
+from pose_transfer_pack.pose_transfer.truepose import (
+    DEFAULT_WEIGHTS,
+    context_regions,
+    region_crops,
+    region_maps,
+)
+from pose_transfer_pack.pose_transfer.truepose.checkpoint import load_pair
+from pose_transfer_pack.pose_transfer.truepose.siamese import PairRegions, SiamesePair
 from pose_transfer_pack.pose_transfer.types import Parsing
 from safetensors.torch import load_file
 from torch import Tensor
@@ -23,12 +31,15 @@ T = 700
 
 
 @torch.inference_mode()
-def check(leffa_path: str, demo_path: str) -> Report:
+def check(leffa_path: str, demo_path: str, own_path: str) -> Report:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     host.say = lambda _node_id, _text: None
     nodes.SourceFeaturesNode.hidden = type("Hidden", (), {"unique_id": None})()
-    return {**offered(Path(demo_path)), **leffa(Path(leffa_path)), **demo(Path(demo_path))}
+    return {
+        **offered(Path(demo_path)), **leffa(Path(leffa_path)), **demo(Path(demo_path)),
+        **own(Path(own_path)),
+    }  # fmt: skip
 
 
 def offered(demo_path: Path) -> Report:
@@ -82,7 +93,7 @@ def person() -> tuple[Tensor, Parsing]:
     return torch.rand(1, 128, 128, 3), Parsing(labels.numpy(), LABELS)
 
 
-def guided(model: Any, features: Any, **weights: float) -> Any:
+def guided(model: Any, features: Any, **weights: Any) -> Any:
     settings = {
         "blocks": "all", "strength": 1.0, "start": 0.0, "end": 1.0, "correspondence": 0.0,
         "record": False, **DEFAULT_WEIGHTS, **weights,
@@ -182,6 +193,97 @@ def demo(path: Path) -> Report:
         "demo pose": difference(one_call(other[0], other[1], other[2], x)[0], alone[0]),
         "clip refused": refused(pair, source, pose_map),
     }
+
+
+class Clip:
+    """A CLIP Vision that knows a picture by its colours, 16 numbers."""
+
+    def encode_image(self, pictures: Tensor, crop: bool) -> Any:
+        assert not crop, "training stretches"
+        flat = pictures.flatten(1, 2)
+        seen = torch.cat([flat.mean(1), flat.std(1), flat.amax(1), flat.amin(1)], dim=1)
+        return type("Output", (), {"image_embeds": torch.cat([seen, seen[:, :4]], dim=1)})()
+
+
+def own(path: Path) -> Report:
+    """A pair that a user trained, with a SourceNet of its own, told by CLIP and by region."""
+    pair, file, clip = loading.load(path), load_pair(path), Clip()
+    source, parsing = person()
+    pose_map, source_pose_map = torch.rand(2, 1, 128, 128, 3)
+    x = torch.randn(1, 4, 16, 16)
+    seen = clip.encode_image(source, crop=False)
+
+    def told(by_region: bool) -> Any:
+        more = (parsing, clip) if by_region else ()
+        given = pair.target, pair.networks, source, pose_map, seen, source_pose_map, *more
+        return truepose_pair.ApplyTruePose.execute(*given).result
+
+    def drawn(model: Any, positive: Any, negative: Any, look: Any) -> dict[int, Tensor]:
+        return one_call(
+            guided(model, look, correspondence=1.0, target_parsing=parsing), positive, negative, x
+        )
+
+    def looked(conditioning: Any, **more: Any) -> Any:
+        given = pair.source, pair.vae, source, parsing, nodes.CLEAN, conditioning
+        return nodes.SourceFeaturesNode.execute(*given, **more).result[0]
+
+    report: Report = {"own vae": list(pair.vae.encode(source).shape)}
+    nets = [UNet2DConditionModel.from_config(file.config["unet"]).eval() for _ in range(2)]
+    for net, tensors in zip(nets, (file.target, file.source), strict=True):
+        net.load_state_dict(tensors)
+    library = SiamesePair(*nets)
+    networks = pair.networks.patcher.model
+    features = [networks.pose_encoder(m.movedim(-1, 1)) for m in (pose_map, source_pose_map)]
+    clean = pair.source.model.process_latent_in(pair.vae.encode(source))
+    maps, one = region_maps(parsing), torch.ones(1)
+    predictions = []
+    for by_region in (False, True):
+        pictures = [source, *(region_crops(source, maps[0]) if by_region else ())]
+        embeds = [clip.encode_image(p, crop=False).image_embeds for p in pictures]
+        tokens = torch.cat([networks.image_tokens(e) for e in embeds], dim=1)
+        owners = context_regions(networks.image_tokens.tokens) if by_region else None
+        regions = PairRegions(maps, maps, one, one, context=owners)
+        with pose_added(nets[1], features[1]):
+            look = library.look(clean, tokens, regions)
+        with pose_added(nets[0], features[0]):
+            wanted, _ = library.predict(x, torch.tensor([T]), tokens, look, regions)
+        model, positive, negative, conditioning, _ = told(by_region)
+        seen_by_host = looked(conditioning)
+        out = drawn(model, positive, negative, seen_by_host)
+        name = "own, by region" if by_region else "own"
+        report[name] = difference(out[0], wanted)
+        report[f"{name}: look"] = difference(seen_by_host.hidden["input", 1, 0], look.hidden[0])
+        last = list(seen_by_host.hidden)[-1]
+        # diffusers counts its middle block behind the last of the second half
+        report[f"{name}: last look"] = difference(seen_by_host.hidden[last], look.hidden[2])
+        report[f"{name}: tokens"] = positive[0][0].shape[1]
+        report[f"{name}: unconditional"] = difference(
+            out[1], one_call(model, positive, negative, x)[1]
+        )
+        report[f"{name}: prediction"] = out[0].abs().mean().item()
+        predictions.append(out[0])
+    report["regions matter"] = difference(*predictions)
+    _, _, _, conditioning, _ = told(False)
+    wrong = [[torch.zeros_like(conditioning[0][0]), conditioning[0][1]]]
+    by_clip, by_tokens, by_nothing = (
+        looked(wrong, clip_vision_output=seen), looked(conditioning), looked(wrong)
+    )  # fmt: skip
+    block = list(by_clip.hidden)[-1]
+    report["clip in source features"] = difference(by_clip.hidden[block], by_tokens.hidden[block])
+    report["clip matters"] = difference(by_nothing.hidden[block], by_tokens.hidden[block])
+    for name, call in {
+        "no projection": lambda: nodes.SourceFeaturesNode.execute(
+            pair.target, pair.vae, source, parsing, nodes.CLEAN, None, seen
+        ),
+        "no clip": lambda: truepose_pair.ApplyTruePose.execute(
+            pair.target, pair.networks, source, pose_map, None, None, parsing
+        ),
+    }.items():
+        try:
+            call()
+        except ValueError as error:
+            report[name] = str(error)
+    return report
 
 
 def refused(pair: Any, source: Tensor, pose_map: Tensor) -> str:

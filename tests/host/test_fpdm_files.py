@@ -42,6 +42,12 @@ def test_loading_and_saving_in_the_host(run_in_host: Callable[..., dict[str, Any
     assert report["half: unet"] < CLOSE, "the tiny weights lie on the grid of fp16"
     assert report["half: no vae"] == "ExecutionBlocker"
 
+    # Loading copies no tensor that is of the right dtype, and converts none before its use.
+    assert report["mapped: unet of the dtype it runs in"] in (1.0, None)
+    assert report["mapped: towers"] in (1.0, None)
+    assert report["stored as"] == ["torch.float16"] and report["used as"] == ["torch.float32"]
+    assert report["half: fusion"] < CLOSE
+
 
 class WritesAFile:
     """A pickle of this writes a file when its code runs."""

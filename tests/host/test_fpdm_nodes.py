@@ -85,6 +85,7 @@ def test_loaded_models_are_what_their_files_say(
     assert report["text"] < 0.01 * report["text's size"]
     assert report["decode"] < CLOSE
     assert report["encode"] < CLOSE
+    assert report["idle blocks"] == 11 and report["weights changed"] == []
     assert report["preview"] == [UNET["in_channels"], 3]
     assert report["captions misread"] == []
     assert report["loaded once"]

@@ -12,7 +12,9 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from pose_transfer.client import load_workflow
-from pose_transfer.evaluation.metrics import region_colours, silhouette_iou
+from pose_transfer.evaluation.films import REGIONS, wavering
+from pose_transfer.evaluation.metrics import silhouette_iou
+from pose_transfer.evaluation.person_measures import silhouette_scores
 from pose_transfer.mannequin.motion import render_motion
 
 WORKFLOW = Path(__file__).parents[2] / "workflows" / "api" / "fpdm_sequence.json"
@@ -71,18 +73,8 @@ def film_of(data: bytes) -> np.ndarray:
     return np.stack([np.asarray(frame.convert("RGB")) for frame in frames])
 
 
-REGIONS = (1, 3, 4, 7)  # hair, upper and lower garment, shoes
 STEADY = 10.0
 """Deviation of a region's mean colour over the frames, 0..255, below which it is one colour."""
-
-
-def wavering(film: list[np.ndarray] | np.ndarray, parsings: list[np.ndarray]) -> np.ndarray:
-    """How much each region's mean colour varies over the frames: its deviation, 0..255."""
-    colours = [
-        region_colours(frame, parsing, REGIONS)
-        for frame, parsing in zip(film, parsings, strict=True)
-    ]
-    return np.nanstd(np.stack(colours), axis=0).mean(axis=1)
 
 
 def test_the_person_follows_the_poses_and_stays_the_same(comfy: Any) -> None:
@@ -96,17 +88,17 @@ def test_the_person_follows_the_poses_and_stays_the_same(comfy: Any) -> None:
     assert film_of(result.images["Save poses"][0]).shape == film.shape
 
     # Each frame shows its own pose; a still picture could not.
-    for number, (frame, true) in enumerate(zip(film, truth, strict=True)):
-        overlap = silhouette_iou(frame, true.image, true.parsing > 0)
-        assert overlap > 0.8, f"frame {number}: {overlap:.2f}"
+    parsings, regions = [sample.parsing for sample in truth], tuple(REGIONS.values())
+    overlaps = silhouette_scores(film, [sample.image for sample in truth], parsings)["iou"]
+    assert (overlaps > 0.8).all(), overlaps
     assert silhouette_iou(film[0], truth[-1].image, truth[-1].parsing > 0) < 0.7
 
     # Hair, garments and shoes keep their colours. (Measured: at most 6 levels, of which the light
     # on a turning figure makes up to 5.) Different people in the same poses waver far more.
-    found = wavering(film, [sample.parsing for sample in truth])
+    found = wavering(film, parsings, regions)
     assert (found < STEADY).all(), found
     strangers = [render_motion(100 + n, *given)[n] for n in range(motion["frames"])]
-    mixed = wavering([s.image for s in strangers], [s.parsing for s in strangers])
+    mixed = wavering([s.image for s in strangers], [s.parsing for s in strangers], regions)
     assert (mixed > 2 * STEADY).all(), mixed
 
 

@@ -3,17 +3,22 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
 
-from pose_transfer.demo.architecture import IMAGE_TOWER, POSE_ENCODER, UNET
-from pose_transfer.fpdm.conv_towers import build_image_tower, build_pose_encoder
-from pose_transfer.training.truepose import TruePosePair, write_truepose
+from pose_transfer.demo.architecture import UNET
+from pose_transfer.demo.models import load_base, load_fpdm
+from pose_transfer.fpdm import PoseEncoder
+from pose_transfer.training.truepose_pair import new_pair, write_truepose
+from pose_transfer.training.user.truepose_nets import Pair, PairNets
+from pose_transfer.truepose import ImageTokens
 from tests.leffa_layout import leffa_tensors
 
 CLOSE = 1e-4
@@ -99,8 +104,11 @@ def test_trained_pairs_of_both_kinds_load_and_guide(
     run_in_host: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     leffa, demo = tmp_path / "pose_transfer.safetensors", untrained_pair(tmp_path)
+    own = user_s_pair(tmp_path / "own.safetensors")
     save_file(leffa_tensors(), leffa)
-    report = run_in_host("in_host_truepose_pairs.py", leffa_path=str(leffa), demo_path=str(demo))
+    report = run_in_host(
+        "in_host_truepose_pairs.py", leffa_path=str(leffa), demo_path=str(demo), own_path=str(own)
+    )
 
     assert report["with demo"] == ["mannequin demo (comes with the pack)"]
     assert report["with demo said"] is True
@@ -129,10 +137,46 @@ def test_trained_pairs_of_both_kinds_load_and_guide(
     assert report["demo pose"] > 10 * CLOSE
     assert "1024 wide" in report["clip refused"] and "128" in report["clip refused"]
 
+    for name, tokens in {"own": 3, "own, by region": 3 * 7}.items():
+        assert report[f"{name}: tokens"] == tokens
+        assert report[f"{name}: look"] < CLOSE and report[f"{name}: last look"] < CLOSE
+        assert report[name] < CLOSE < 10 * CLOSE < report[f"{name}: prediction"]
+        assert report[f"{name}: unconditional"] < CLOSE
+    assert report["own vae"] == [1, 4, 16, 16]
+    assert report["regions matter"] > 10 * CLOSE
+    assert report["clip in source features"] < CLOSE < 10 * CLOSE < report["clip matters"]
+    assert "source_model of a trained pair" in report["no projection"]
+    assert "Load CLIP Vision" in report["no clip"]
+
+
+def user_s_pair(path: Path) -> Path:
+    """As the trainer writes it, with a SourceNet of its own and a stock CLIP's 16 numbers."""
+    torch.manual_seed(1)
+    unet = UNet2DConditionModel(
+        block_out_channels=(32, 64), down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), layers_per_block=1,
+        cross_attention_dim=12, attention_head_dim=(2, 4), use_linear_projection=True,
+    )  # fmt: skip
+    for name, value in unet.named_parameters():
+        if ".attn2.to_" in name and value.dim() == 2:  # a fresh net hardly hears its context
+            nn.init.normal_(value, std=0.3)
+    source_unet = copy.deepcopy(unet)
+    nn.init.normal_(source_unet.conv_in.weight, std=0.1)
+    encoder = PoseEncoder(32, (4, 8, 8, 8))
+    nn.init.normal_(encoder.conv_out.weight, std=0.2)
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        block_out_channels=(32,) * 4, scaling_factor=0.5,
+    )  # fmt: skip
+    nets = PairNets(unet, source_unet, encoder, ImageTokens(16, 12, 3), aligned=True)
+    Pair(nets, vae, "epsilon").save(path)
+    return path
+
 
 def untrained_pair(folder: Path) -> Path:
-    """The demo's file as the trainer writes it, with random weights."""
+    """The demo's file as the trainer writes it, upon the shipped models, with random weights."""
     torch.manual_seed(0)
-    module, encoder = TruePosePair(), build_pose_encoder(POSE_ENCODER)
-    nn.init.normal_(module.pose_out.weight, std=0.5)  # a fresh encoder is silent
-    return write_truepose(folder, module, encoder, build_image_tower(IMAGE_TOWER))
+    base, fpdm = load_base(), load_fpdm()
+    module = new_pair(base, fpdm)
+    nn.init.normal_(module.pose_out.weight, std=0.5)
+    return write_truepose(folder, module, base, fpdm)

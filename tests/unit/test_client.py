@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -198,11 +199,37 @@ def test_a_server_that_dies_at_start_shows_its_last_words(tmp_path: Path):
         pass
 
 
-def test_a_server_that_never_answers_is_ended(tmp_path: Path):
-    host = write_host(tmp_path / "host", "import time; print('busy'); time.sleep(60)")
-    server = ComfyServer(host, tmp_path / "base", {}, start_timeout=1.0)
-    with pytest.raises(ServerError, match=r"(?s)within 1 s.*busy"), server:
+LISTEN = """
+import socket, sys, time
+print('busy', flush=True)
+listening = socket.create_server(('127.0.0.1', int(sys.argv[sys.argv.index('--port') + 1])))
+"""
+MUTE = {
+    "listens not": "import time; print('busy'); time.sleep(60)",
+    "takes the connection and says nothing": LISTEN + "time.sleep(60)",
+    "drips": LISTEN
+    + """
+while True:
+    connection, _ = listening.accept()
+    try:
+        connection.send(b'HTTP/1.1 200 OK')
+        while True:
+            connection.send(b' ')
+            time.sleep(0.2)
+    except OSError:
         pass
+""",
+}
+
+
+@pytest.mark.parametrize("code", MUTE.values(), ids=MUTE)
+def test_a_server_that_never_answers_is_ended(code: str, tmp_path: Path):
+    host = write_host(tmp_path / "host", code)
+    server = ComfyServer(host, tmp_path / "base", {}, start_timeout=3.0)
+    started = time.monotonic()
+    with pytest.raises(ServerError, match=r"(?s)within 3 s.*busy"), server:
+        pass
+    assert time.monotonic() - started < 30
     assert server._process is None
 
 

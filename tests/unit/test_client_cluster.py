@@ -61,6 +61,25 @@ def test_a_job_that_kills_its_servers_fails_alone(
     assert not storm.servers(tmp_path / "base")
 
 
+def test_a_server_that_falls_silent_in_the_middle_of_a_job_is_started_anew(
+    host: Path, workflow: str, tmp_path: Path
+) -> None:
+    """Its process lives and takes connections, so only its silence gives it away."""
+    options = ("--vary", "Draw.seed=1,667,2", "--retries", "0", "--in-flight", "1")
+    with (tmp_path / "log").open("wb") as log:
+        arguments = [workflow, *options, "--comfyui", str(host), "--silence", "8"]
+        # One try may take ten minutes: it is not the try's time limit that helps.
+        driver = storm.start_queue(arguments, tmp_path / "out", tmp_path / "base", log, servers=1)
+        assert driver.wait(500) == 1
+    lines = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
+    ended = {line["name"]: line for line in map(json.loads, lines)}
+    assert {name: line["status"] for name, line in ended.items()} == {
+        "seed-1": "done", "seed-2": "done", "seed-667": "failed",
+    }  # fmt: skip
+    assert "server died" in ended["seed-667"]["error"]["text"]
+    assert not storm.servers(tmp_path / "base")
+
+
 def test_servers_that_do_not_start_are_told_with_their_last_words(
     host: Path, workflow: str, tmp_path: Path
 ) -> None:

@@ -62,14 +62,10 @@ def anchor_of(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-# Help pages that have none yet, most because their nodes need trained weights that no demo has.
-WITHOUT_PICTURE = {"ApplyTruePose", "LoadTruePose"}
-
-
 @pytest.mark.parametrize("page", HELP, ids=lambda page: page.stem)
 def test_a_help_page_has_a_picture_and_an_example_of_three_nodes(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert "](images/" in text or page.stem.removeprefix("PoseTransfer") in WITHOUT_PICTURE
+    assert "](images/" in text
     examples = re.findall(r"(?:\*\*Example:\*\*|## Example)(.*?)(?=\n## |\Z)", text, re.DOTALL)
     assert examples and len(re.findall("→|->", examples[0])) >= 2
 

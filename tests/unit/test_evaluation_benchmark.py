@@ -61,7 +61,7 @@ def result(make_fpdm: Callable[..., FPDM], tmp_path: Path) -> BenchmarkResult:
     models = small_models(shipped)
     _RESULT.append(
         protocol.benchmark(
-            3, variants=tmp_path, gallery=8, batch_size=2, settings=SHORT, models=models
+            3, variants=tmp_path, gallery=8, batch_size=2, settings=SHORT, models=models, films=1
         )
     )
     return _RESULT[0]
@@ -102,6 +102,7 @@ def test_run_is_repeatable_and_the_batch_size_does_not_matter(
     a, b = first.method("B6"), second.method("B6")
     assert a is not None and b is not None
     assert np.abs(a.pictures.astype(int) - b.pictures).max() <= 1
+    assert "## Films" not in markdown(first) and "--films 0" in markdown(first)
     again = protocol.benchmark(2, gallery=0, batch_size=2, settings=SHORT, models=models)
     assert markdown(again) == markdown(first)
 
@@ -114,7 +115,8 @@ def test_report_files(result: BenchmarkResult, tmp_path: Path) -> None:
     for word in ("**B3**: FPDM without fusion | not measured", "Not measured: B3, B4",
                  "B6 - B5", "target views", "**A2**", "Right pattern class"):  # fmt: skip
         assert word in text, word
-    for name in ("benchmark_pairs.jpg", "benchmark_methods.png", "benchmark_views.png"):
+    pictures = ("pairs.jpg", "methods.png", "views.png", "films.jpg")
+    for name in (f"benchmark_{ending}" for ending in pictures):
         assert f"images/{name}" in text
         with Image.open(tmp_path / "images" / name) as image:
             assert np.asarray(image.convert("L")).std() > 5, f"{name} is blank"
@@ -122,6 +124,8 @@ def test_report_files(result: BenchmarkResult, tmp_path: Path) -> None:
     assert data["methods"]["truth"]["psnr"]["mean"] is None, "JSON has no infinity"
     assert data["methods"]["B6"]["ssim"]["count"] == 3
     assert sum(data["views"].values()) == 3
+    assert len(data["films"]["films"]) == 1 and text.count("## Films\n") == 1
+    assert "--films 1" in text
 
 
 def test_report_says_when_the_judge_is_missing(make_fpdm: Callable[..., FPDM]) -> None:

@@ -26,7 +26,12 @@ from pose_transfer.evaluation.folder import (
     parse_size,
 )
 from pose_transfer.evaluation.folder_figures import worst_sheet
-from pose_transfer.evaluation.folder_report import markdown, scores_csv, write_folder_report
+from pose_transfer.evaluation.folder_report import (
+    markdown,
+    scores_csv,
+    summary_csv,
+    write_folder_report,
+)
 from pose_transfer.evaluation.frechet import FrechetDistance, Inception
 from pose_transfer.evaluation.pairing import FilePair, Matched, match_by_name, read_picture
 from pose_transfer.evaluation.paper import RETRIEVAL, TABLES
@@ -170,6 +175,15 @@ def test_report_files(result: FolderResult, tmp_path: Path) -> None:
     facts = json.loads((out / "evaluation.json").read_text())
     assert facts["pairs"] == COUNT and facts["fid"]["fid_train"]["reference_pictures"] == 8
     assert facts["measures"]["ssim"]["low"] < facts["measures"]["ssim"]["mean"]
+    table = {row["measure"]: row for row in csv.DictReader((out / "evaluation.csv").open())}
+    assert list(table) == [*facts["measures"], *facts["fid"]]
+    for name, found in facts["measures"].items():
+        for key in ("mean", "low", "high"):
+            assert float(table[name][key]) == pytest.approx(found[key], abs=1e-6), name
+        assert int(table[name]["pairs"]) == found["count"] == COUNT
+    assert float(table["fid_train"]["mean"]) == pytest.approx(result.fid["fid_train"], abs=1e-6)
+    assert table["fid_train"]["reference_pictures"] == "8" and table["fid_train"]["low"] == ""
+    assert table["psnr"]["better"] == "more" and table["lpips"]["better"] == "less"
     rows = list(csv.DictReader((out / "scores.csv").open()))
     assert [row["name"] for row in rows] == [f"p{n}" for n in range(COUNT)]
     assert float(rows[2]["psnr"]) == pytest.approx(result.scores["psnr"][2], abs=1e-5)
@@ -193,6 +207,10 @@ def test_missing_values_leave_cells_empty() -> None:
     result = FolderResult(Matched(pairs), scores, {"fid_test": float("nan")}, {(512, 352): 2},
                           counts={"fid_test": 1})  # fmt: skip
     assert scores_csv(result).splitlines() == ["name,ssim,psnr", "a,0.500000,inf", "b,,20.000000"]
+    assert summary_csv(result).splitlines()[2:] == [
+        'psnr,"PSNR, dB",inf,inf,inf,2,,more',
+        "fid_test,FID to the truth,,,,2,1,less",
+    ]
     text = markdown(result)
     assert "| PSNR, dB | inf | - | 2 | more |" in text and "| FID to the truth | - |" in text
     assert (
@@ -227,7 +245,7 @@ def test_command_prints_the_table_and_names_who_has_no_partner(
     said = capsys.readouterr()
     assert "| SSIM |" in said.out and "p0, p3, p4, p5" in said.err
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "evaluation.json", "evaluation.md", "histograms.png", "scores.csv",
+        "evaluation.csv", "evaluation.json", "evaluation.md", "histograms.png", "scores.csv",
     ]  # fmt: skip
 
 

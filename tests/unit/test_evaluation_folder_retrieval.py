@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any, cast
@@ -75,16 +76,26 @@ def test_demo_model_finds_mannequins_from_files(
         (images / f"t{number}{ending}").write_text(keypoints)
         lines.append(f"s{number}.png,t{number}.png,{'' if number else 'drawn.png'}")
     (tmp_path / "pairs.csv").write_text("\n".join(lines))
-    out = tmp_path / "scores.json"
+    out = tmp_path / "new" / "out"
     assert (
         main(["retrieval", "demo", str(tmp_path), "--images", str(images), "--out", str(out)]) == 0
     )
     said = capsys.readouterr().out
     assert "12 pictures; 6 queries" in said and "(paper) | 0.997" in said
-    scores = json.loads(out.read_text())
+    scores = json.loads((out / "retrieval.json").read_text())
     assert scores["fusion"]["targets and sources"]["r1"] >= 5 / 6
     assert scores["source"]["targets and sources"]["r1"] == 0
     assert np.isclose(scores["fusion"]["targets"]["mean_rank"], 1, atol=0.5)
+    text = (out / "retrieval.md").read_text()
+    assert "12 pictures; 6 queries" in text and "(paper) | 0.997" in text
+    assert text.count("| fusion |") == text.count("| source |") == 2
+    rows = list(csv.DictReader((out / "retrieval.csv").open()))
+    assert len(rows) == 4
+    for row in rows:
+        found = scores[row["method"]][row["gallery"]]
+        for name in ("r1", "r3", "r5", "mean_rank"):
+            assert np.isclose(float(row[name]), found[name], atol=1e-6), name
+        assert int(row["queries"]) == 6 and int(row["gallery_pictures"]) == found["gallery"]
 
 
 def test_a_folder_without_its_table_or_files_is_described(
@@ -95,3 +106,6 @@ def test_a_folder_without_its_table_or_files_is_described(
     (tmp_path / "pairs.csv").write_text("source,target,pose\na.png,b.png,c.json\n")
     assert main(["retrieval", "demo", str(tmp_path)]) == 1
     assert "3 files that are not there" in capsys.readouterr().err
+    asked = ["retrieval", "demo", str(tmp_path), "--out", str(tmp_path / "pairs.csv")]
+    assert main(asked) == 1
+    assert "is a file, expected a folder" in capsys.readouterr().err

@@ -31,6 +31,7 @@ def reached(workflow: Workflow, node_id: str) -> set[str]:
         ("vcm", False, True),
         ("lora", True, False),
         ("both", True, True),
+        ("beside", True, True),
     ],
 )
 def test_a_variant_does_without_what_it_is_not_about(name: str, tunes: bool, sees: bool) -> None:
@@ -46,6 +47,24 @@ def test_a_variant_does_without_what_it_is_not_about(name: str, tunes: bool, see
     assert ends == ["drawn"]
     drawn = next(n for n in workflow.values() if n["_meta"]["title"] == "Person")["inputs"]
     assert drawn["identity"] == person.identity_seed and drawn["upper_pattern"] == "zigzag"
+
+
+def test_beside_the_module_the_lora_learns_and_acts_on_what_the_module_gives() -> None:
+    (person,) = one_shot.held_out_persons(1)
+    workflow = one_shot.variant(load_workflow(WORKFLOW), "beside", person, "zigzag")
+    ids = {node["_meta"]["title"]: node_id for node_id, node in workflow.items()}
+
+    def source(title: str, name: str) -> str:
+        node_id, _ = workflow[ids[title]]["inputs"][name]
+        return title_of(workflow, node_id)
+
+    assert "Tune LoRA" not in reached(workflow, ids["Apply VCM"])
+    assert source("Tune LoRA", "model") == source("Apply LoRA", "model") == "Apply VCM"
+    assert source("Pose of the photo", "positive") == "Apply VCM"
+    assert source("Sample", "model") == source("Refine", "model") == "Apply LoRA"
+    assert "Apply VCM" not in reached(
+        one_shot.variant(load_workflow(WORKFLOW), "both", person, "zigzag"), ids["Tune LoRA"]
+    )
 
 
 def test_the_persons_wear_what_no_model_has_seen() -> None:

@@ -43,6 +43,9 @@ class Oracle:
     def pose_features(self, pose_map: Tensor) -> Tensor:
         return pose_map
 
+    def carried_features(self, photo: Tensor, hidden: Tensor, pose_map: Tensor) -> None:
+        """Nothing, as of every FPDM but the demo's."""
+
     def fuse(self, source: Tensor, pose_map: Tensor) -> Tensor:
         return torch.ones(len(source), 5)
 

@@ -248,11 +248,15 @@ def environment() -> dict[str, str]:
             "ACCELERATE_USE_CPU": "true"}  # fmt: skip
 
 
-def test_a_killed_run_goes_on_bit_for_bit(project):
-    training = {"epochs": 8, "save_every": 2}
-    whole = run("ipf", config(project, "whole", training=training)).parent
-    path = config(project, "killed", training=training)
-    command = [sys.executable, "-m", "pose_transfer.training", "ipf", "--config", str(path)]
+@pytest.mark.parametrize("method", ["ipf", "fpdm"])
+def test_a_killed_run_goes_on_bit_for_bit(project, method):
+    """Weights, their moving average, the optimiser and the log, as if nothing had happened."""
+    groups = {"training": {"epochs": 8, "save_every": 2}}
+    if method == "fpdm":
+        groups["model"] = {"sheet_steps": 1}
+    whole = run(method, config(project, "whole", **groups)).parent
+    path = config(project, "killed", **groups)
+    command = [sys.executable, "-m", "pose_transfer.training", method, "--config", str(path)]
     process = subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
@@ -261,13 +265,30 @@ def test_a_killed_run_goes_on_bit_for_bit(project):
             break
     process.wait(30)
     process.stdout.close()
-    killed = state(project / "killed", "ipf")["step"]
+    killed = state(project / "killed", method)["step"]
     assert process.returncode == -signal.SIGKILL and 4 <= killed < 16
-    again = run("ipf", path).parent
-    a, b = (state(x, "ipf") for x in (whole, again))
+    assert not (project / "killed" / f"{method}.safetensors").exists()
+    again = run(method, path).parent
+    a, b = (state(x, method) for x in (whole, again))
     assert a["step"] == b["step"] == 16
-    assert all(torch.equal(a["module"][k], b["module"][k]) for k in a["module"])
-    assert losses(again, "ipf") == losses(whole, "ipf")
+    for name in ("module", "average"):
+        assert a[name].keys() == b[name].keys()
+        assert all(torch.equal(a[name][k], b[name][k]) for k in a[name])
+    assert same(a["optimizer"], b["optimizer"])
+    assert losses(again, method) == losses(whole, method)
+    results = [(x / f"{method}.safetensors").read_bytes() for x in (whole, again)]
+    assert results[0] == results[1]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether nested states are equal to the last bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
 
 
 def test_two_processes_learn_what_one_does(project):
@@ -344,6 +365,25 @@ def test_tensorboard_is_optional(project, monkeypatch, capsys):
     path = config(project, training={"tensorboard": True, "epochs": 0.5})
     assert main(["ipf", "--config", str(path)]) == 1
     assert "pip install tensorboard" in capsys.readouterr().err
+
+
+def test_tensorboard_gets_the_figures_of_the_log(project, monkeypatch):
+    """The writer stands in for the package, which the tests do without."""
+    written: list[tuple[str, float, int]] = []
+
+    class SummaryWriter:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            assert folder == str(project / "out" / "tensorboard") and purge_step == 2
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, value, step))
+
+    package = SimpleNamespace(SummaryWriter=SummaryWriter)
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", package)
+    run("ipf", config(project, training={"tensorboard": True, "epochs": 1}))
+    logged = losses(project / "out", "ipf")
+    assert [value for name, value, _ in written if name == "loss"] == logged
+    assert [step for name, _, step in written if name == "loss"] == [1, 2]
 
 
 def test_shipped_configurations_are_read():

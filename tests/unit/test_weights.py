@@ -43,6 +43,19 @@ def test_written_file_reads_back(tmp_path: Path) -> None:
     assert os.listdir(path.parent) == ["w.safetensors"]
 
 
+def test_same_content_makes_the_same_bytes(tmp_path: Path) -> None:
+    metadata = {f'{i} \u00e4\u59ff\x1f\x7f\n"\\': f"\U0001f600 {{{i}}}\t/" for i in range(20)}
+    written = []
+    for step in (1, -1, 1, -1):
+        given = [dict(list(x.items())[::step]) for x in (tensors(), metadata)]
+        write_weights(tmp_path / "w", *given)
+        written.append((tmp_path / "w").read_bytes())
+    assert len(set(written)) == 1
+    weights = read_weights(tmp_path / "w")
+    assert_same(weights.tensors, tensors())
+    assert weights.metadata == metadata
+
+
 def test_views_and_parameters_can_be_written(tmp_path: Path) -> None:
     linear = nn.Linear(2, 3)
     write_weights(tmp_path / "w", {"x": linear.weight.T}, {})

@@ -15,7 +15,7 @@ const OUTPUTS = {
   pose_transfer_result: [file("r")],
   pose_transfer_pose_map: [file("p")],
   pose_transfer_sheet: [file("sheet")],
-  pose_transfer_metrics: ["good"],
+  pose_transfer_metrics: [{ name: "result", ssim: "0.838", psnr: "20.3" }],
 };
 
 test("the divider is where the pointer is on the picture, and stays on it", () => {
@@ -49,7 +49,7 @@ test("what a run sent is found by its name, in a fixed order", () => {
   assert.deepEqual(Object.keys(columns), ["source", "pose_map", "result", "truth"]);
   assert.deepEqual(columns.result, [file("r")]);
   assert.deepEqual(sheetsOf(OUTPUTS), [file("sheet")]);
-  assert.equal(metricsOf(OUTPUTS), "good");
+  assert.equal(metricsOf(OUTPUTS), "result against truth: SSIM 0.838, PSNR 20.3 dB");
   assert.deepEqual(columnsOf(undefined), {});
   assert.deepEqual(sheetsOf(undefined), []);
   assert.equal(metricsOf({}), "");

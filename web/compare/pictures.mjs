@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // What a run sent, and which two of its pictures are compared.
 
+import { t } from "../texts.mjs";
+
 export const NAMES = ["source", "pose_map", "result", "truth"];
 const PREFIX = "pose_transfer_";
 
@@ -12,9 +14,12 @@ export function columnsOf(outputs) {
 
 export const sheetsOf = (outputs) => outputs?.[`${PREFIX}sheet`] ?? [];
 
-export const metricsOf = (outputs) => (outputs?.[`${PREFIX}metrics`] ?? []).join("\n");
+export const labelOf = (name) => t(`picture.${name}`);
 
-export const labelOf = (name) => name.replaceAll("_", " ");
+// How near result and source come to the truth, a line for each; empty without a truth.
+export const metricsOf = (outputs) => (outputs?.[`${PREFIX}metrics`] ?? [])
+  .map(({ name, ...values }) => t("compare.metrics", { name: labelOf(name), ...values }))
+  .join("\n");
 
 // Two different names of those that are there: the wished ones where possible, else the result
 // beside the truth, else beside the source.

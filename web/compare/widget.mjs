@@ -2,13 +2,11 @@
 // Two pictures over each other, and a divider that shows more of one or of the other.
 
 import { button, html, set } from "../pose_editor/dom.mjs";
+import { t } from "../texts.mjs";
 import { afterKey, atPointer } from "./divider.mjs";
 import { choose, columnsOf, labelOf, metricsOf, pairOf, sheetsOf, swap, turn } from "./pictures.mjs";
 
 const SIDES = ["left", "right"];
-const NOTHING_YET = "Press Run: the pictures to compare appear here.";
-const NO_ANSWER = "ComfyUI does not answer: is it still running? Then try again.";
-const GONE = "These pictures are no longer on the server. Press Run to make them anew.";
 
 // `host` is what the widget needs of ComfyUI:
 //   outputs()     what the node sent at its last run, or undefined
@@ -25,7 +23,9 @@ export class CompareWidget {
     this.choices = Object.fromEntries(SIDES.map((side) => [side, this.#choice(side)]));
     const bar = html("div", { class: "pt-compare-bar" },
       this.choices.left,
-      button({ symbol: "swap", title: "Swap left and right", onclick: () => this.#wish(swap(this.pair)) }),
+      button({
+        symbol: "swap", title: t("compare.swap"), onclick: () => this.#wish(swap(this.pair)),
+      }),
       this.choices.right);
 
     this.layers = Object.fromEntries(SIDES.map((side) => [side, this.#layer(side)]));
@@ -43,12 +43,12 @@ export class CompareWidget {
 
     this.count = html("output", {});
     this.pages = html("div", { class: "pt-compare-pages" },
-      button({ symbol: "previous", title: "Previous picture of the batch", onclick: () => this.#turn(-1) }),
+      button({ symbol: "previous", title: t("compare.previous"), onclick: () => this.#turn(-1) }),
       this.count,
-      button({ symbol: "next", title: "Next picture of the batch", onclick: () => this.#turn(1) }));
+      button({ symbol: "next", title: t("compare.next"), onclick: () => this.#turn(1) }));
     this.metrics = html("p", { class: "pt-compare-metrics" });
     this.download = button({
-      symbol: "download", text: "Sheet", title: "Download the contact sheet as PNG, at full size",
+      symbol: "download", text: t("compare.sheet"), title: t("compare.sheet.title"),
       onclick: () => this.#save(),
     });
     const foot = html("div", { class: "pt-compare-foot" }, this.pages, this.download);
@@ -80,7 +80,7 @@ export class CompareWidget {
     this.columns = columnsOf(outputs);
     const names = Object.keys(this.columns);
     const isEmpty = names.length < 2;
-    this.#say(isEmpty ? NOTHING_YET : "");
+    this.#say(isEmpty ? t("compare.nothing_yet") : "");
     for (const control of this.element.querySelectorAll("button, select")) control.disabled = isEmpty;
     this.metrics.textContent = metricsOf(outputs);
     this.metrics.hidden = !this.metrics.textContent;
@@ -99,13 +99,14 @@ export class CompareWidget {
       set(picture, { src: this.host.view(this.columns[name][this.#index]), alt: labelOf(name) });
       tag.textContent = labelOf(name);
     }
-    set(this.divider, { "aria-label": `Divider between ${labelOf(pair.left)} and ${labelOf(pair.right)}` });
+    const [left, right] = SIDES.map((side) => labelOf(pair[side]));
+    set(this.divider, { "aria-label": t("compare.divider", { left, right }) });
     this.#move(this.#at);
   }
 
   #choice(side) {
     const select = html("select", {
-      "aria-label": `Picture on the ${side}`, title: `Picture on the ${side}`,
+      "aria-label": t(`compare.${side}`), title: t(`compare.${side}`),
       onchange: () => this.#wish(choose(this.pair, side, select.value)),
     });
     return select;
@@ -116,7 +117,7 @@ export class CompareWidget {
       draggable: "false",
       onload: () => this.frame.style.setProperty(
         "--ratio", picture.naturalWidth / picture.naturalHeight),
-      onerror: () => this.#say(GONE),
+      onerror: () => this.#say(t("compare.gone")),
     });
     const tag = html("span");
     const element = html("div", { class: `pt-compare-layer pt-compare-${side}` }, picture, tag);
@@ -144,11 +145,9 @@ export class CompareWidget {
     this.#at = at;
     this.frame.style.setProperty("--at", at);
     const percent = Math.round(at * 100);
-    const { left, right } = this.pair;
-    set(this.divider, {
-      "aria-valuenow": percent,
-      "aria-valuetext": `${percent} % ${labelOf(left)}, ${100 - percent} % ${labelOf(right)}`,
-    });
+    const [left, right] = SIDES.map((side) => labelOf(this.pair[side]));
+    const shares = t("compare.shares", { percent, rest: 100 - percent, left, right });
+    set(this.divider, { "aria-valuenow": percent, "aria-valuetext": shares });
   }
 
   #press(event) {
@@ -179,14 +178,14 @@ export class CompareWidget {
       let picture;
       try {
         const answer = await fetch(this.host.view(file));
-        if (!answer.ok) return this.host.warn(GONE);
+        if (!answer.ok) return this.host.warn(t("compare.gone"));
         picture = await answer.blob();
       } catch {
-        return this.host.warn(NO_ANSWER);
+        return this.host.warn(t("compare.no_answer"));
       }
       const url = URL.createObjectURL(picture);
       const suffix = sheets.length === 1 ? "" : ` ${number + 1}`;
-      html("a", { href: url, download: `contact sheet${suffix}.png` }).click();
+      html("a", { href: url, download: `${t("compare.file")}${suffix}.png` }).click();
       setTimeout(() => URL.revokeObjectURL(url), 60_000); // browsers still read it after the click
     }
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // Everything that can be done to the scene by a button or a key, each a function of the editor.
 
+import { t } from "../texts.mjs";
 import {
   boneOf, dragJoint, hideJoint, lockJoint, mirrorPerson, personCentre, removeJoint, removePart,
   scalePerson, setBone, shiftPerson, swapSides, turnPerson,
@@ -8,7 +9,7 @@ import {
 import {
   boundsOf, centreOf, isLocked, jointsOf, LARGEST_AREA, LARGEST_SIDE, pointOf,
 } from "./scene.mjs";
-import { nameOf, PART_NAMES, split } from "./skeleton.mjs";
+import { nameOf, partWord, split } from "./skeleton.mjs";
 import { addJoint, addPart, PRESETS, takePreset } from "./templates.mjs";
 
 // How far beside the chosen person a copy and a new person stand, of the canvas' width.
@@ -17,10 +18,11 @@ const NEW_APART = 0.25;
 
 export function choosePreset(store, preset) {
   const { scene, selection, person } = store;
+  const label = t("step.preset", { preset: t(`preset.${preset.name}`) });
   if (person) {
-    store.edit(`Preset: ${preset.name}`, () => takePreset(preset, person, scene));
+    store.edit(label, () => takePreset(preset, person, scene));
   } else {
-    store.apply(`Preset: ${preset.name}`, {
+    store.apply(label, {
       ...scene, people: [...scene.people, takePreset(preset, null, scene)],
     });
     store.select(selection.person);
@@ -29,13 +31,14 @@ export function choosePreset(store, preset) {
 
 export function addPerson(store) {
   const person = takePreset(PRESETS[1], store.person ?? null, store.scene);
-  append(store, "Add person", shiftPerson(person, store.person ? NEW_APART * store.scene.width : 0, 0));
+  const shift = store.person ? NEW_APART * store.scene.width : 0;
+  append(store, t("step.add_person"), shiftPerson(person, shift, 0));
 }
 
 export function duplicatePerson(store) {
   if (!store.person) return;
   const shift = COPY_APART * store.scene.width;
-  append(store, "Duplicate person", shiftPerson({ ...store.person, locked: [] }, shift, 0));
+  append(store, t("step.duplicate_person"), shiftPerson({ ...store.person, locked: [] }, shift, 0));
 }
 
 function append(store, label, person) {
@@ -47,7 +50,7 @@ function append(store, label, person) {
 export function deletePerson(store, index = store.selection.person) {
   const people = store.scene.people.filter((_, at) => at !== index);
   if (people.length < store.scene.people.length) {
-    store.apply("Delete person", { ...store.scene, people });
+    store.apply(t("step.delete_person"), { ...store.scene, people });
   }
 }
 
@@ -56,35 +59,36 @@ export function nextPerson(store, step) {
   if (count) store.select((store.selection.person + step + count) % count);
 }
 
-export const mirror = (store) => store.edit("Mirror person", mirrorPerson);
-export const swap = (store) => store.edit("Swap left and right", swapSides);
+export const mirror = (store) => store.edit(t("step.mirror_person"), mirrorPerson);
+export const swap = (store) => store.edit(t("step.swap_sides"), swapSides);
 
 export const turn = (store, degrees) =>
-  store.edit("Turn person", (person) =>
+  store.edit(t("step.turn_person"), (person) =>
     turnPerson(person, personCentre(person) ?? [0, 0], (degrees * Math.PI) / 180));
 
 export const scale = (store, factorX, factorY = factorX) =>
-  store.edit("Scale person", (person) =>
+  store.edit(t("step.scale_person"), (person) =>
     scalePerson(person, personCentre(person) ?? [0, 0], factorX, factorY));
 
 export const shift = (store, dx, dy) =>
-  store.edit("Move person", (person) => shiftPerson(person, dx, dy));
+  store.edit(t("step.move_person"), (person) => shiftPerson(person, dx, dy));
 
 export function moveJoint(store, to, options = {}) {
   const { joint } = store.selection;
   if (!joint) return;
   if (isLocked(store.person, joint)) {
-    store.say(`The ${nameOf(joint)} is locked: press L to free it.`);
+    store.say(t("joint.is_locked", { joint: nameOf(joint) }));
     return;
   }
-  store.edit(`Move ${nameOf(joint)}`, (person) => dragJoint(person, joint, to, options));
+  store.edit(t("step.move", { joint: nameOf(joint) }), (person) =>
+    dragJoint(person, joint, to, options));
 }
 
 export function changeBone(store, change) {
   const { joint } = store.selection;
   const bone = joint && boneOf(store.person, joint);
   if (bone) {
-    store.edit(`Bone of ${nameOf(joint)}`, (person) =>
+    store.edit(t("step.bone", { joint: nameOf(joint) }), (person) =>
       setBone(person, joint, { ...bone, ...change }));
   }
 }
@@ -93,7 +97,7 @@ export function toggleLock(store) {
   const { joint } = store.selection;
   if (!joint) return;
   const locked = isLocked(store.person, joint);
-  store.edit(`${locked ? "Unlock" : "Lock"} ${nameOf(joint)}`, (person) =>
+  store.edit(t(locked ? "step.unlock" : "step.lock", { joint: nameOf(joint) }), (person) =>
     lockJoint(person, joint, !locked));
 }
 
@@ -101,7 +105,7 @@ export function toggleHidden(store) {
   const { joint } = store.selection;
   if (!joint) return;
   const hidden = pointOf(store.person, joint)[2] === 0;
-  store.edit(`${hidden ? "Show" : "Hide"} ${nameOf(joint)}`, (person) =>
+  store.edit(t(hidden ? "step.show" : "step.hide", { joint: nameOf(joint) }), (person) =>
     hideJoint(person, joint, !hidden));
 }
 
@@ -110,22 +114,22 @@ export function remove(store) {
   if (!joint) return deletePerson(store);
   const rest = removeJoint(store.person, joint);
   if (jointsOf(rest).length === 0) return deletePerson(store, person);
-  store.edit(`Remove ${nameOf(joint)}`, () => rest);
+  store.edit(t("step.remove", { what: nameOf(joint) }), () => rest);
 }
 
 export function restoreJoint(store, id) {
-  store.edit(`Add ${nameOf(id)}`, (person) => addJoint(person, id, store.scene));
+  store.edit(t("step.add", { what: nameOf(id) }), (person) => addJoint(person, id, store.scene));
   store.select(store.selection.person, id);
 }
 
 export const growPart = (store, part) =>
-  store.edit(`Add ${PART_NAMES[part].toLowerCase()}`, (person) =>
+  store.edit(t("step.add", { what: partWord(part) }), (person) =>
     addPart(person, part, store.scene));
 
 export function dropPart(store, part) {
   const rest = store.person && removePart(store.person, part);
   if (rest && jointsOf(rest).some((id) => split(id)[0] !== part)) {
-    store.edit(`Remove ${PART_NAMES[part].toLowerCase()}`, () => rest);
+    store.edit(t("step.remove", { what: partWord(part) }), () => rest);
   }
 }
 
@@ -136,7 +140,7 @@ export function resizeCanvas(store, width, height) {
   const size = { width: side(width, store.scene.height) };
   size.height = side(height, size.width);
   if (size.width !== store.scene.width || size.height !== store.scene.height) {
-    store.apply("Canvas size", { ...store.scene, ...size });
+    store.apply(t("step.canvas_size"), { ...store.scene, ...size });
   }
 }
 
@@ -155,7 +159,7 @@ export function fitCanvas(store, photoWidth, photoHeight) {
     const free = scalePerson({ ...person, locked: [] }, [0, 0], factor);
     return { ...shiftPerson(free, dx, dy), locked: person.locked };
   });
-  store.apply("Canvas like the photo", { ...scene, width, height, people });
+  store.apply(t("step.canvas_like_photo"), { ...scene, width, height, people });
 }
 
 // People of another scene in the place of ours, on their canvas.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // The editor's window: puts the pieces together and knows what lies outside of the scene.
 
+import { t } from "../texts.mjs";
 import * as actions from "./actions.mjs";
 import { html } from "./dom.mjs";
 import { Gestures } from "./gestures.mjs";
@@ -14,8 +15,6 @@ import { Store } from "./store.mjs";
 import { DEFAULT_OPACITY, format, parse } from "./text.mjs";
 import { toolbar } from "./toolbar.mjs";
 import { pan, toScreen, zoom } from "./viewport.mjs";
-
-const HINT = "Drag a joint. Alt: children follow. Shift: the bone keeps its length. Press ? for all keys.";
 
 export class Editor {
   #wiredOpacity = DEFAULT_OPACITY;
@@ -47,10 +46,10 @@ export class Editor {
     this.status = html("footer", { class: "pt-status", role: "status" });
     this.element = html("dialog", { class: "pt-editor", "aria-label": host.title },
       bar,
-      html("aside", { class: "pt-panel pt-left", "aria-label": "Start from" },
+      html("aside", { class: "pt-panel pt-left", "aria-label": t("editor.start_from") },
         wired, presets, photo, canvas),
       this.stage.element,
-      html("aside", { class: "pt-panel pt-right", "aria-label": "Change" },
+      html("aside", { class: "pt-panel pt-right", "aria-label": t("editor.change") },
         people, joint, parts, text),
       this.status, this.help.element);
     this.#listen();
@@ -81,7 +80,7 @@ export class Editor {
   render() {
     this.#showPhoto();
     for (const panel of this.#panels) panel.render();
-    const text = this.store.message || HINT;
+    const text = this.store.message || t("editor.hint");
     if (this.status.textContent !== text) this.status.textContent = text;
   }
 
@@ -131,7 +130,7 @@ export class Editor {
   takeText(text) {
     try {
       const scene = parse(text, this.store.scene);
-      actions.replaceAll(this.store, "Paste OpenPose JSON", scene);
+      actions.replaceAll(this.store, t("step.paste"), scene);
     } catch (error) {
       this.store.say(error.message);
     }
@@ -141,7 +140,8 @@ export class Editor {
     try {
       const name = await this.host.upload(file);
       const opacity = this.stage.photo?.opacity ?? DEFAULT_OPACITY;
-      this.store.apply("Photo", { ...this.store.scene, underlay: { name, opacity } });
+      const underlay = { name, opacity };
+      this.store.apply(t("step.photo"), { ...this.store.scene, underlay });
     } catch (error) {
       this.store.say(error.message);
     }
@@ -155,7 +155,7 @@ export class Editor {
       actions.fitCanvas(this.store, picture.naturalWidth, picture.naturalHeight);
       this.stage.fit();
     } catch {
-      this.store.say("The picture is no longer there. Upload it again, or press Run.");
+      this.store.say(t("editor.photo_gone"));
     }
   }
 
@@ -173,7 +173,7 @@ export class Editor {
 
   setOpacity(opacity) {
     this.showOpacity(opacity);
-    this.store.settle("Opacity of the photo");
+    this.store.settle(t("step.opacity"));
   }
 
   #showPhoto() {
@@ -256,7 +256,7 @@ export class Editor {
     event.stopImmediatePropagation();
     event.clipboardData.setData("text/plain", format(this.store.scene, { plain: true }));
     event.preventDefault();
-    this.store.say("Copied as OpenPose JSON.");
+    this.store.say(t("editor.copied"));
   }
 
   #paste(event) {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // A number with its name: read off the scene, typed in by hand.
 
+import { t } from "../texts.mjs";
 import { html } from "./dom.mjs";
 
 // `change(value)` is called when a number was entered; `show(value)` puts one in, null disables.
 export function numberField({ label, unit = "px", title, step = 1, change }) {
   const input = html("input", {
-    type: "number", step, title, "aria-label": `${title ?? label} in ${unit}`,
+    type: "number", step, title, "aria-label": t("field.name", { name: title, unit }),
     onchange: () => {
       // Enter comes here as well; what was entered gives way to what became of it.
       const value = input.valueAsNumber;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // Mouse, pen and fingers on the stage.
 
+import { t } from "../texts.mjs";
 import { dragJoint, scalePerson, shiftPerson, turnPerson } from "./edit.mjs";
 import { pickJoint, pickPerson } from "./pick.mjs";
 import { boundsOf, centreOf, isLocked, pointOf, withPerson } from "./scene.mjs";
@@ -92,7 +93,7 @@ export class Gestures {
       : pickPerson(store, stage.view, at, REACH[event.pointerType] / 2);
     if (person >= 0) {
       store.select(person);
-      return this.#person("Move person", at, (start, [dx, dy]) => shiftPerson(start, dx, dy));
+      return this.#person(t("step.move_person"), at, (start, [dx, dy]) => shiftPerson(start, dx, dy));
     }
     return { ...this.#panning(at), click: () => store.select(store.selection.person) };
   }
@@ -102,13 +103,13 @@ export class Gestures {
     const scene = store.scene;
     const before = scene.people[person];
     if (isLocked(before, joint)) {
-      store.say(`The ${nameOf(joint)} is locked: press L to free it.`);
+      store.say(t("joint.is_locked", { joint: nameOf(joint) }));
       return null;
     }
     const [x, y] = pointOf(before, joint);
     const grip = toCanvas(this.stage.view, at);
     return {
-      label: `Move ${nameOf(joint)}`,
+      label: t("step.move", { joint: nameOf(joint) }),
       move: (now, event) => {
         const [px, py] = toCanvas(this.stage.view, now);
         // The keys turn what the buttons say round, so that either hand will do.
@@ -141,7 +142,7 @@ export class Gestures {
     const bounds = boundsOf(this.store.person);
     const centre = centreOf(bounds);
     if (name === "turn") {
-      return this.#person("Turn person", at, (start, _, { grip, place, event }) => {
+      return this.#person(t("step.turn_person"), at, (start, _, { grip, place, event }) => {
         const angle = ([x, y]) => Math.atan2(y - centre[1], x - centre[0]);
         const turn = angle(place) - angle(grip);
         const steps = event.shiftKey ? Math.round(turn / TURN_STEP) * TURN_STEP : turn;
@@ -149,7 +150,7 @@ export class Gestures {
       });
     }
     const [across, along] = OPPOSITE[name];
-    return this.#person("Scale person", at, (start, _, { grip, place, event }) => {
+    return this.#person(t("step.scale_person"), at, (start, _, { grip, place, event }) => {
       const anchor = event.altKey ? centre : [bounds[across], bounds[along]];
       const [gx, gy] = [grip[0] - anchor[0], grip[1] - anchor[1]];
       const [px, py] = [place[0] - anchor[0], place[1] - anchor[1]];

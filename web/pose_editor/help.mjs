@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // The overlay that lists the shortcuts.
 
+import { t } from "../texts.mjs";
 import { button, html } from "./dom.mjs";
 import { SHORTCUTS } from "./shortcuts.mjs";
 
@@ -8,7 +9,7 @@ export class Help {
   constructor(onClose) {
     this.onClose = onClose;
     this.element = html("div", {
-      class: "pt-help", role: "dialog", "aria-label": "Keys and gestures", hidden: true,
+      class: "pt-help", role: "dialog", "aria-label": t("help.title"), hidden: true,
       onclick: (event) => event.target === this.element && this.close(),
     });
   }
@@ -33,13 +34,13 @@ export class Help {
 function card(close) {
   const groups = [...new Set(SHORTCUTS.map(({ group }) => group).filter(Boolean))];
   return html("div", { class: "pt-help-card" },
-    html("header", {}, html("h2", {}, "Keys and gestures"),
-      button({ symbol: "close", title: "Close the help (Esc)", onclick: close })),
+    html("header", {}, html("h2", {}, t("help.title")),
+      button({ symbol: "close", title: t("help.close"), onclick: close })),
     html("div", { class: "pt-help-groups" }, groups.map((group) =>
-      html("section", {}, html("h3", {}, group), html("dl", {}, rows(group))))));
+      html("section", {}, html("h3", {}, t(`help.${group}`)), html("dl", {}, rows(group))))));
 }
 
 const rows = (group) =>
-  SHORTCUTS.filter((shortcut) => shortcut.group === group).flatMap(({ shown, text }) => [
-    html("dt", {}, html("kbd", {}, shown)), html("dd", {}, text),
+  SHORTCUTS.filter((shortcut) => shortcut.group === group).flatMap(({ id, shown }) => [
+    html("dt", {}, html("kbd", {}, shown ?? t(`keys.${id}`))), html("dd", {}, t(`shortcut.${id}`)),
   ]);

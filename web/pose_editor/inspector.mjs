@@ -1,37 +1,38 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // The panel on the right: people, the chosen joint, parts.
 
+import { t } from "../texts.mjs";
 import * as actions from "./actions.mjs";
 import { button, html, icon, set } from "./dom.mjs";
 import { boneOf } from "./edit.mjs";
 import { numberField, section } from "./fields.mjs";
 import { boundsOf, centreOf, isLocked, isThere, jointsOf, pointOf } from "./scene.mjs";
-import { colourOf, joints, nameOf, PART_NAMES, PARTS, split } from "./skeleton.mjs";
+import { colourOf, joints, nameOf, PARTS, partName, partWord, split } from "./skeleton.mjs";
 
 const capital = (text) => text[0].toUpperCase() + text.slice(1);
 
 export function peoplePanel({ store }) {
-  const list = html("div", { class: "pt-list", role: "listbox", "aria-label": "People" });
-  const x = numberField({ label: "X", title: "Middle of the person, from the left",
+  const list = html("div", { class: "pt-list", role: "listbox", "aria-label": t("people") });
+  const x = numberField({ label: t("field.x"), title: t("people.x"),
     change: (value) => actions.placePerson(store, { x: value }) });
-  const y = numberField({ label: "Y", title: "Middle of the person, from the top",
+  const y = numberField({ label: t("field.y"), title: t("people.y"),
     change: (value) => actions.placePerson(store, { y: value }) });
-  const height = numberField({ label: "Height", title: "Height of the person",
+  const height = numberField({ label: t("field.height"), title: t("people.height"),
     change: (value) => actions.placePerson(store, { height: value }) });
-  const angle = numberField({ label: "Turn by", unit: "°", title: "Turn the person by",
+  const angle = numberField({ label: t("field.turn_by"), unit: "°", title: t("people.turn"),
     change: (value) => value && actions.turn(store, value) });
   const buttons = [
-    button({ symbol: "mirror", text: "Mirror", title: "Mirror the person (M)",
+    button({ symbol: "mirror", text: t("people.mirror"), title: t("people.mirror.title"),
       onclick: () => actions.mirror(store) }),
-    button({ symbol: "swap", text: "Swap sides", onclick: () => actions.swap(store),
-      title: "Swap left and right: who faced the camera turns away (X)" }),
-    button({ symbol: "duplicate", text: "Duplicate", title: "Duplicate the person (Ctrl+D)",
+    button({ symbol: "swap", text: t("people.swap"), title: t("people.swap.title"),
+      onclick: () => actions.swap(store) }),
+    button({ symbol: "duplicate", text: t("people.duplicate"), title: t("people.duplicate.title"),
       onclick: () => actions.duplicatePerson(store) }),
-    button({ symbol: "remove", text: "Delete", title: "Delete the person",
+    button({ symbol: "remove", text: t("people.delete"), title: t("people.delete.title"),
       onclick: () => actions.deletePerson(store) }),
   ];
-  const element = section("People", list,
-    button({ symbol: "add", text: "Add person", title: "Add a person (A)", class: "pt-wide",
+  const element = section(t("people"), list,
+    button({ symbol: "add", text: t("people.add"), title: t("people.add.title"), class: "pt-wide",
       onclick: () => actions.addPerson(store) }),
     html("div", { class: "pt-fields" }, x.element, y.element, height.element, angle.element),
     html("div", { class: "pt-buttons" }, buttons));
@@ -43,9 +44,9 @@ export function peoplePanel({ store }) {
       seen = key;
       list.replaceChildren(...people.map((person, index) =>
         button({
-          text: `Person ${index + 1}`, title: "Choose this person", role: "option",
+          text: t("people.person", { number: index + 1 }), title: t("people.choose"), role: "option",
           class: "pt-row", "aria-selected": String(index === store.selection.person),
-          "data-count": `${jointsOf(person).length} joints`, onclick: () => store.select(index),
+          "data-count": t("people.joints", { count: jointsOf(person).length }), onclick: () => store.select(index),
         })));
     }
     const bounds = store.person && boundsOf(store.person);
@@ -67,25 +68,23 @@ export function jointPanel({ store }) {
       follow: store.options.follow,
     });
   };
-  const x = numberField({ label: "X", title: "Joint, from the left", change: moved(0) });
-  const y = numberField({ label: "Y", title: "Joint, from the top", change: moved(1) });
-  const length = numberField({ label: "Bone", title: "Length of the bone to its parent",
+  const x = numberField({ label: t("field.x"), title: t("joint.x"), change: moved(0) });
+  const y = numberField({ label: t("field.y"), title: t("joint.y"), change: moved(1) });
+  const length = numberField({ label: t("field.bone"), title: t("joint.bone"),
     change: (value) => value > 0 && actions.changeBone(store, { length: value }) });
-  const angle = numberField({ label: "Angle", unit: "°",
-    title: "Direction of the bone: 0 is right, 90 down",
+  const angle = numberField({ label: t("field.angle"), unit: "°", title: t("joint.angle"),
     change: (value) => actions.changeBone(store, { angle: value }) });
-  const lock = button({ symbol: "lock", text: "Lock", class: "pt-toggle",
-    title: "The joint stays where it is (L)", onclick: () => actions.toggleLock(store) });
-  const hide = button({ symbol: "hidden", text: "Hide", class: "pt-toggle",
-    title: "The joint is left out of the result (H)", onclick: () => actions.toggleHidden(store) });
-  const remove = button({ symbol: "remove", text: "Remove", title: "Remove the joint (Delete)",
+  const lock = button({ symbol: "lock", text: t("joint.lock"), class: "pt-toggle",
+    title: t("joint.lock.title"), onclick: () => actions.toggleLock(store) });
+  const hide = button({ symbol: "hidden", text: t("joint.hide"), class: "pt-toggle",
+    title: t("joint.hide.title"), onclick: () => actions.toggleHidden(store) });
+  const remove = button({ symbol: "remove", text: t("joint.remove"), title: t("joint.remove.title"),
     onclick: () => actions.remove(store) });
-  const hint = html("p", { class: "pt-hint" },
-    "Click a joint, or press Tab, to see and enter its numbers.");
+  const hint = html("p", { class: "pt-hint" }, t("joint.hint"));
   const body = html("div", {}, name,
     html("div", { class: "pt-fields" }, x.element, y.element, length.element, angle.element),
     html("div", { class: "pt-buttons" }, lock, hide, remove));
-  const element = section("Joint", hint, body);
+  const element = section(t("joint"), hint, body);
   const render = () => {
     const { joint } = store.selection;
     const point = joint && pointOf(store.person, joint);
@@ -110,18 +109,18 @@ export function jointPanel({ store }) {
 export function partsPanel({ store }) {
   const rows = Object.keys(PARTS).map((part) => {
     const count = html("span", { class: "pt-unit" });
-    const eye = button({ symbol: "eye", title: `Show the ${PART_NAMES[part].toLowerCase()} here`,
+    const eye = button({ symbol: "eye", title: t("parts.show", { part: partWord(part) }),
       class: "pt-toggle", onclick: () => store.togglePart(part) });
-    const add = button({ symbol: "add", title: `Add what the ${PART_NAMES[part].toLowerCase()} lacks`,
+    const add = button({ symbol: "add", title: t("parts.add", { part: partWord(part) }),
       onclick: () => actions.growPart(store, part) });
-    const drop = button({ symbol: "remove", title: `Remove the ${PART_NAMES[part].toLowerCase()}`,
+    const drop = button({ symbol: "remove", title: t("parts.remove", { part: partWord(part) }),
       onclick: () => actions.dropPart(store, part) });
     const element = html("div", { class: "pt-part", "data-part": part },
-      eye, html("span", {}, PART_NAMES[part]), count, add, drop);
+      eye, html("span", {}, partName(part)), count, add, drop);
     return { part, element, count, eye, add, drop };
   });
-  const missing = html("div", { class: "pt-chips", "aria-label": "Joints to add" });
-  const element = section("Parts", rows.map((row) => row.element), missing);
+  const missing = html("div", { class: "pt-chips", "aria-label": t("parts.missing") });
+  const element = section(t("parts"), rows.map((row) => row.element), missing);
   let seen;
   const render = () => {
     const key = store.person && jointsOf(store.person).join() + [...store.shownParts];
@@ -137,7 +136,7 @@ export function partsPanel({ store }) {
     const absent = store.person
       ? joints().filter((id) => split(id)[0] === "body" && !pointOf(store.person, id)) : [];
     missing.replaceChildren(...absent.map((id) =>
-      html("button", { type: "button", class: "pt-chip", title: `Add the ${nameOf(id)}`,
+      html("button", { type: "button", class: "pt-chip", title: t("parts.add_joint", { joint: nameOf(id) }),
         onclick: () => actions.restoreJoint(store, id) }, icon("add"), nameOf(id))));
   };
   return { element, render };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // The editor in its node: a small picture of the pose that opens the window, and the value.
 
+import { t } from "../texts.mjs";
 import { html, svg } from "./dom.mjs";
 import { Editor } from "./editor.mjs";
 import { figure } from "./figure.mjs";
@@ -31,8 +32,8 @@ export class PoseWidget {
     this.host = host;
     this.picture = svg("svg", { class: "pt-figure" });
     this.button = html("button", {
-      type: "button", title: "Open the pose editor", onclick: () => this.open(),
-    }, this.picture, html("span", {}, "Edit pose"));
+      type: "button", title: t("node.open"), onclick: () => this.open(),
+    }, this.picture, html("span", {}, t("node.edit")));
     this.caption = html("p");
     this.element = html("div", { class: "pt-node" }, this.button, this.caption);
     this.show();
@@ -74,9 +75,11 @@ export class PoseWidget {
       const next = figure(scene, { photo });
       this.picture.replaceWith(next);
       this.picture = next;
-      const people = scene.people.length === 1 ? "1 person" : `${scene.people.length} people`;
-      const origin = this.#text.trim() ? "" : this.wired().pose ? ", as wired" : ", not edited yet";
-      this.#say(`${people}, ${scene.width} × ${scene.height} px${origin}`);
+      const { width, height, people } = scene;
+      const count = people.length;
+      const what = t(count === 1 ? "node.one_person" : "node.people", { count, width, height });
+      const origin = this.wired().pose ? "node.as_wired" : "node.not_edited";
+      this.#say(this.#text.trim() ? what : t(origin, { what }));
     } catch (error) {
       this.picture.replaceChildren();
       this.#say(error.message, true);
@@ -144,6 +147,6 @@ export class PoseWidget {
     const { store } = open.editor;
     if (widget.value === format(store.scene)) return;
     store.replaceHistory(widget.#history());
-    store.say("The graph was changed outside of the editor.");
+    store.say(t("node.changed_outside"));
   }
 }

@@ -4,29 +4,20 @@
 // A joint's id is "part.index", as "body.4". Left and right are the person's own. The order of the
 // points and the colours are OpenPose's, as in pose_transfer/pose/skeleton.py.
 
-export const PARTS = { body: 18, left_hand: 21, right_hand: 21, face: 70, feet: 6 };
+import { t } from "../texts.mjs";
 
-export const PART_NAMES = {
-  body: "Body", left_hand: "Left hand", right_hand: "Right hand", face: "Face", feet: "Feet",
-};
+export const PARTS = { body: 18, left_hand: 21, right_hand: 21, face: 70, feet: 6 };
 
 export const BODY_LIMBS = [
   [1, 2], [1, 5], [2, 3], [3, 4], [5, 6], [6, 7], [1, 8], [8, 9], [9, 10],
   [1, 11], [11, 12], [12, 13], [1, 0], [0, 14], [14, 16], [0, 15], [15, 17],
 ];
 
-const BODY_NAMES = [
-  "nose", "neck", "right shoulder", "right elbow", "right wrist", "left shoulder", "left elbow",
-  "left wrist", "right hip", "right knee", "right ankle", "left hip", "left knee", "left ankle",
-  "right eye", "left eye", "right ear", "left ear",
-];
-const FOOT_NAMES = ["big toe", "small toe", "heel"];
-const FINGERS = ["thumb", "index finger", "middle finger", "ring finger", "little finger"];
-const FINGER_JOINTS = ["base", "lower joint", "upper joint", "tip"];
+// The last point of each.
 const FACE_REGIONS = [
-  [16, "jaw"], [21, "right brow"], [26, "left brow"], [30, "nose bridge"], [35, "nose"],
-  [41, "right eye"], [47, "left eye"], [59, "lips"], [67, "inner lips"], [68, "right pupil"],
-  [69, "left pupil"],
+  [16, "jaw"], [21, "right_brow"], [26, "left_brow"], [30, "nose_bridge"], [35, "nose"],
+  [41, "right_eye"], [47, "left_eye"], [59, "lips"], [67, "inner_lips"], [68, "right_pupil"],
+  [69, "left_pupil"],
 ];
 
 const BODY_COLOURS = [
@@ -129,18 +120,29 @@ export function colourOf(id) {
 
 export function nameOf(id) {
   const [part, index] = split(id);
-  if (part === "body") return BODY_NAMES[index];
-  if (part === "feet") return `${index < 3 ? "left" : "right"} ${FOOT_NAMES[index % 3]}`;
+  if (part === "body") return t(id);
+  if (part === "feet") {
+    return t("foot", { side: t(index < 3 ? "left" : "right"), point: t(`foot.${index % 3}`) });
+  }
   if (part === "face") {
     const region = FACE_REGIONS.findIndex(([last]) => index <= last);
     const first = region ? FACE_REGIONS[region - 1][0] + 1 : 0;
-    const single = FACE_REGIONS[region][0] === first;
-    return `face: ${FACE_REGIONS[region][1]}${single ? "" : ` ${index - first + 1}`}`;
+    const [last, name] = FACE_REGIONS[region];
+    return t(last === first ? "face.point" : "face.point_of_many", {
+      region: t(`face.${name}`), number: index - first + 1,
+    });
   }
-  const side = part === "left_hand" ? "left" : "right";
-  if (index === 0) return `${side} hand: wrist`;
-  return `${side} ${FINGERS[(index - 1) >> 2]}: ${FINGER_JOINTS[(index - 1) & 3]}`;
+  const side = t(part === "left_hand" ? "left" : "right");
+  if (index === 0) return t("hand.wrist", { side });
+  return t("hand.finger", {
+    side, finger: t(`finger.${(index - 1) >> 2}`), point: t(`finger_joint.${(index - 1) & 3}`),
+  });
 }
+
+export const partName = (part) => t(`part.${part}`);
+
+// Within a sentence.
+export const partWord = (part) => partName(part).toLowerCase();
 
 // The joint on the other side of the body; the same one for joints in the middle.
 export function oppositeOf(id) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // The panel on the left: what a pose starts from, the photo underneath, the canvas, the text.
 
+import { t } from "../texts.mjs";
 import * as actions from "./actions.mjs";
 import { button, html } from "./dom.mjs";
 import { numberField, section } from "./fields.mjs";
@@ -21,34 +22,35 @@ function drawPresets() {
 
 export function presetsPanel({ store }) {
   presetPictures ??= drawPresets();
-  const tiles = PRESETS.map((preset, index) =>
-    html("button", {
-      type: "button", class: "pt-preset", title: `Put the person into this pose: ${preset.name}`,
+  const tiles = PRESETS.map((preset, index) => {
+    const name = t(`preset.${preset.name}`);
+    return html("button", {
+      type: "button", class: "pt-preset", title: t("presets.title", { preset: name }),
       onclick: () => actions.choosePreset(store, preset),
-    }, presetPictures[index], html("span", {}, preset.name)));
-  return { element: section("Presets", html("div", { class: "pt-presets" }, tiles)), render() {} };
+    }, presetPictures[index], html("span", {}, name));
+  });
+  const element = section(t("presets"), html("div", { class: "pt-presets" }, tiles));
+  return { element, render() {} };
 }
 
 export function wiredPanel(editor) {
   const { store } = editor;
   const take = button({
-    symbol: "wired", text: "Take wired pose", class: "pt-wide",
+    symbol: "wired", text: t("wired.take"), title: t("wired.take.title"), class: "pt-wide",
     onclick: () => {
       try {
         const scene = parse(editor.wiredPose, store.scene);
-        actions.replaceAll(store, "Take wired pose", scene);
+        actions.replaceAll(store, t("step.take_wired"), scene);
       } catch (error) {
         store.say(error.message);
       }
     },
   });
-  const hint = html("p", { class: "pt-hint" });
-  const element = section("Detected pose", take, hint);
+  const hint = html("p", { class: "pt-hint" }, t("wired.hint"));
+  const element = section(t("wired"), take, hint);
   const render = () => {
     take.disabled = !editor.wiredPose;
-    take.title = "Start again from the pose that is wired to the node";
     hint.hidden = Boolean(editor.wiredPose);
-    hint.textContent = "Wire a pose to detected_pose and press Run once; it then waits here.";
   };
   return { element, render };
 }
@@ -59,22 +61,21 @@ export function photoPanel(editor) {
     type: "file", accept: "image/*", hidden: true,
     onchange: () => choose.files[0] && editor.uploadPhoto(choose.files[0]),
   });
-  const upload = button({ symbol: "upload", text: "Upload", title: "Lay a picture of yours underneath",
+  const upload = button({ symbol: "upload", text: t("photo.upload"), title: t("photo.upload.title"),
     onclick: () => choose.click() });
-  const remove = button({ symbol: "remove", text: "Remove", title: "Take the uploaded picture away",
-    onclick: () => store.apply("Remove photo", { ...store.scene, underlay: null }) });
-  const like = button({ symbol: "fit", text: "Canvas like photo",
-    title: "Give the canvas the picture's size; the figures are fitted into it",
+  const remove = button({ symbol: "remove", text: t("photo.remove"), title: t("photo.remove.title"),
+    onclick: () => store.apply(t("step.remove_photo"), { ...store.scene, underlay: null }) });
+  const like = button({ symbol: "fit", text: t("photo.canvas"), title: t("photo.canvas.title"),
     onclick: () => editor.fitCanvasToPhoto() });
   const opacity = html("input", {
-    type: "range", min: 0, max: 100, "aria-label": "Opacity of the photo",
+    type: "range", min: 0, max: 100, "aria-label": t("photo.opacity.name"),
     oninput: () => editor.showOpacity(opacity.valueAsNumber / 100),
     onchange: () => editor.setOpacity(opacity.valueAsNumber / 100),
   });
-  const slider = html("label", { class: "pt-field pt-slider" }, html("span", {}, "Opacity"), opacity);
-  const hint = html("p", { class: "pt-hint" },
-    "Upload one, or wire a picture to image and press Run once.");
-  const element = section("Photo", hint, slider,
+  const slider = html("label", { class: "pt-field pt-slider" },
+    html("span", {}, t("photo.opacity")), opacity);
+  const hint = html("p", { class: "pt-hint" }, t("photo.hint"));
+  const element = section(t("photo"), hint, slider,
     html("div", { class: "pt-buttons" }, upload, remove, like), choose);
   const render = () => {
     const photo = editor.stage.photo;
@@ -88,11 +89,11 @@ export function photoPanel(editor) {
 }
 
 export function canvasPanel({ store }) {
-  const width = numberField({ label: "Width", title: "Width of the canvas",
+  const width = numberField({ label: t("field.width"), title: t("canvas.width"),
     change: (value) => actions.resizeCanvas(store, value, store.scene.height) });
-  const height = numberField({ label: "Height", title: "Height of the canvas",
+  const height = numberField({ label: t("field.height"), title: t("canvas.height"),
     change: (value) => actions.resizeCanvas(store, store.scene.width, value) });
-  const element = section("Canvas",
+  const element = section(t("canvas"),
     html("div", { class: "pt-fields" }, width.element, height.element));
   const render = () => {
     width.show(store.scene.width);
@@ -104,20 +105,19 @@ export function canvasPanel({ store }) {
 export function textPanel(editor) {
   const { store } = editor;
   const area = html("textarea", {
-    rows: 5, spellcheck: "false", "aria-label": "OpenPose JSON",
-    placeholder: "Paste OpenPose JSON here",
+    rows: 5, spellcheck: "false", "aria-label": t("json"), placeholder: t("json.placeholder"),
   });
-  const apply = button({ text: "Use this text", symbol: "paste", title: "Take the pose of this text",
+  const apply = button({ text: t("json.use"), symbol: "paste", title: t("json.use.title"),
     onclick: () => editor.takeText(area.value) });
-  const copy = button({ text: "Copy", symbol: "copy", title: "Copy as OpenPose JSON (Ctrl+C)",
+  const copy = button({ text: t("json.copy"), symbol: "copy", title: t("json.copy.title"),
     onclick: () => {
       area.select();
       navigator.clipboard?.writeText(area.value).catch(() => document.execCommand("copy")) ??
         document.execCommand("copy");
-      store.say("Copied as OpenPose JSON.");
+      store.say(t("editor.copied"));
     } });
   const details = html("details", { class: "pt-section", ontoggle: () => render() },
-    html("summary", {}, "OpenPose JSON"), area,
+    html("summary", {}, t("json")), area,
     html("div", { class: "pt-buttons" }, copy, apply));
   let seen;
   function render() {

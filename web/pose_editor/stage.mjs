@@ -4,6 +4,7 @@
 // Drawn in px of the screen, so that joints keep their size at any zoom. An element is touched only
 // when its point, the view or its looks changed.
 
+import { t } from "../texts.mjs";
 import { set, svg } from "./dom.mjs";
 import { boundsOf, isLocked, pointOf } from "./scene.mjs";
 import { colourOf, joints, limbs, nameOf, split } from "./skeleton.mjs";
@@ -28,7 +29,7 @@ export class Stage {
     this.view = { scale: 1, x: 0, y: 0 };
     this.photo = null; // { url, opacity }
     this.element = svg("svg", {
-      class: "pt-stage", role: "group", "aria-label": "Figure: Tab goes through the joints",
+      class: "pt-stage", role: "group", "aria-label": t("stage.label"),
     }, this.#paper, this.#photo, this.#size, this.#frame.element, this.#figures, this.#label);
     store.subscribe(() => this.render());
   }
@@ -186,11 +187,12 @@ class Figure {
         circle.selected === looks.selected) return circle.element;
     Object.assign(circle, { point, view, state, selected: looks.selected });
     const [cx, cy] = toScreen(view, point);
-    const words = state.includes("locked") ? ", locked" : point[2] > 0 ? "" : ", hidden";
+    const label = state.includes("locked")
+      ? "stage.joint_locked" : point[2] > 0 ? "stage.joint" : "stage.joint_hidden";
     set(circle.element, {
       cx, cy, r: RADIUS[part] + (looks.joint === id ? 1.5 : 0), class: state,
       tabindex: looks.selected ? 0 : -1,
-      "aria-label": `${nameOf(id)} of person ${this.index + 1}${words}`,
+      "aria-label": t(label, { joint: nameOf(id), number: this.index + 1 }),
     });
     return circle.element;
   }
@@ -199,18 +201,17 @@ class Figure {
 // The frame around the selected person: dragged to move, at its corners to scale, above to turn.
 class Frame {
   constructor() {
-    const handle = (name, label, element) => {
+    const handle = (name, element, label = "") => {
       set(element, { "data-handle": name, role: "button", "aria-label": label });
       return element;
     };
     this.line = svg("rect", { class: "pt-frame-line", rx: 6 });
-    this.border = handle("move", "Whole person", svg("rect", {
-      class: "pt-frame-border", rx: 6, tabindex: 0,
-    }));
+    this.border = handle("move", svg("rect", { class: "pt-frame-border", rx: 6, tabindex: 0 }));
     this.stem = svg("line", { class: "pt-frame-line" });
-    this.knob = handle("turn", "Turn", svg("circle", { class: "pt-knob", r: 6 }));
+    this.knob = handle("turn", svg("circle", { class: "pt-knob", r: 6 }), t("stage.turn"));
     this.corners = HANDLES.map((name) =>
-      handle(name, "Scale", svg("rect", { class: "pt-corner", width: 10, height: 10, rx: 2 })));
+      handle(name, svg("rect", { class: "pt-corner", width: 10, height: 10, rx: 2 }),
+        t("stage.scale")));
     this.element = svg("g", { class: "pt-frame" },
       this.line, this.border, this.stem, this.knob, this.corners);
   }
@@ -225,7 +226,7 @@ class Frame {
       toScreen(view, [bounds.right, bounds.bottom]).map((at) => at + FRAME_MARGIN);
     const box = { x: left, y: top, width: right - left, height: bottom - top };
     set(this.line, box);
-    set(this.border, { ...box, "aria-label": `Whole person ${index + 1}` });
+    set(this.border, { ...box, "aria-label": t("stage.whole_person", { number: index + 1 }) });
     const middle = (left + right) / 2;
     set(this.stem, { x1: middle, y1: top, x2: middle, y2: top - 22 });
     set(this.knob, { cx: middle, cy: top - 22 });

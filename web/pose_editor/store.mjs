@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-3.0-or-later
 // What an open editor knows: the scene with its history, what is selected, how edits behave.
 
+import { t } from "../texts.mjs";
 import { History } from "./history.mjs";
 import { PARTS } from "./skeleton.mjs";
 import { pointOf, withPerson } from "./scene.mjs";
@@ -114,7 +115,7 @@ export class Store {
     if (!this.history.canUndo) return;
     const label = this.history.undoLabel;
     this.history.undo();
-    this.#finished(`Undone: ${label}`);
+    this.#finished(t("step.undone", { step: label }));
   }
 
   redo() {
@@ -122,7 +123,7 @@ export class Store {
     if (!this.history.canRedo) return;
     const label = this.history.redoLabel;
     this.history.redo();
-    this.#finished(`Done again: ${label}`);
+    this.#finished(t("step.done_again", { step: label }));
   }
 
   #finished(message) {

@@ -2,6 +2,7 @@
 // Scene <-> the text that a workflow keeps: OpenPose JSON in pixels, with the editor's own notes
 // (locked joints, picture underneath) under a key that other readers pass over.
 
+import { t } from "../texts.mjs";
 import { PARTS, split } from "./skeleton.mjs";
 import {
   emptyPerson, emptyPoints, isThere, LARGEST_AREA, LARGEST_SIDE, round,
@@ -55,16 +56,13 @@ export function parse(text, canvas) {
   try {
     frame = JSON.parse(text);
   } catch (error) {
-    throw new Error(`This is no JSON (${error.message}). Copy the whole text of an OpenPose file.`);
+    throw new Error(t("parse.no_json", { reason: error.message }));
   }
   while (Array.isArray(frame) && !isPerson(frame[0])) frame = frame[0];
   if (Array.isArray(frame)) frame = { people: frame };
   else if (isPerson(frame)) frame = { ...frame, people: [frame] };
   if (!frame || typeof frame !== "object" || !("people" in frame)) {
-    throw new Error(
-      "This is no OpenPose JSON: there is no list of people. Other formats go through Load Pose, " +
-      "wired to this node.",
-    );
+    throw new Error(t("parse.no_people"));
   }
   const people = [frame.people ?? []].flat().map(readPerson);
   const size = canvasOf(frame, people, canvas);
@@ -83,7 +81,7 @@ const isPerson = (entry) =>
 
 function readPerson(entry) {
   if (!isPerson(entry)) {
-    throw new Error(`A person lacks "${KEYS.body}". Copy the whole text of an OpenPose file.`);
+    throw new Error(t("parse.no_body", { key: KEYS.body }));
   }
   const person = emptyPerson();
   for (const [part, key] of Object.entries(KEYS)) {
@@ -95,10 +93,7 @@ function readPerson(entry) {
     } else if (part === "face" && rows.length === 68) {
       person.face = [...rows, [0, 0, 0], [0, 0, 0]];
     } else if (rows.length !== PARTS[part]) {
-      throw new Error(
-        `"${key}" has ${rows.length} points, expected ${PARTS[part]}. Other sets of points go ` +
-        "through Load Pose, wired to this node.",
-      );
+      throw new Error(t("parse.points", { key, count: rows.length, expected: PARTS[part] }));
     } else {
       person[part] = rows;
     }
@@ -112,7 +107,7 @@ function readPerson(entry) {
 function readRows(values, key) {
   if (values === null || values === undefined || values.length === 0) return null;
   if (!Array.isArray(values) || values.length % 3) {
-    throw new Error(`"${key}" is no list of x, y, confidence.`);
+    throw new Error(t("parse.no_list", { key }));
   }
   const rows = [];
   for (let at = 0; at < values.length; at += 3) {
@@ -142,10 +137,8 @@ function drawable({ width, height }) {
   if (Math.max(width, height) <= LARGEST_SIDE && width * height <= LARGEST_AREA) {
     return { width, height };
   }
-  throw new Error(
-    `The canvas is ${width}x${height} px, expected at most ${LARGEST_SIDE} a side and ` +
-    `${Math.floor(LARGEST_AREA / 1e6)} megapixels.`,
-  );
+  const area = Math.floor(LARGEST_AREA / 1e6);
+  throw new Error(t("parse.canvas", { width, height, side: LARGEST_SIDE, area }));
 }
 
 const allPoints = (people) =>

@@ -156,7 +156,8 @@ class FPDMTask:
             settings.training.output / "latents", fingerprint(vae), data.height, data.width
         )
         flips = (False, True) if data.flip else (False,)
-        cache.fill(pairs, flips, vae, accelerator, data.workers)
+        targets = [(pair.target, pair.where) for pair in pairs]
+        cache.fill(targets, flips, vae, accelerator, data.workers)
         self.latent_scale = whole.preprocess.latent_scale or vae.config.scaling_factor
         model = settings.model
         self.inputs = FPDMInputs(

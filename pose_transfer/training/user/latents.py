@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The targets' latents on disk: the autoencoder runs once for each picture, before training."""
+"""Pictures' latents on disk: the autoencoder runs once for each picture, before training."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...drafts import replacing
 from ...errors import PoseTransferError
-from .layouts import Pair
+from .layouts import Picture
 from .views import picture
 
 # Always the same pictures together, whatever is there already: what else is in a batch shows in a
@@ -54,24 +54,25 @@ class Latents:
     @torch.no_grad()
     def fill(
         self,
-        pairs: Iterable[Pair],
+        pictures: Iterable[tuple[Picture, str]],
         flips: tuple[bool, ...],
         vae: AutoencoderKL,
         accelerator: Accelerator,
         workers: int,
     ) -> None:
-        """Encode the pairs' targets as far as they are not there; every process does its part.
+        """Encode pictures, each with where it is named, as far as they are not there.
 
+        Every process does its part.
         Raises PoseTransferError for a picture that cannot be read.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        targets = {pair.target.path: pair for pair in pairs}
-        wanted = [(pair, flipped) for pair in targets.values() for flipped in flips]
+        each = {picture.path: (picture, where) for picture, where in pictures}
+        wanted = [(*item, flipped) for item in each.values() for flipped in flips]
         chunks = [wanted[i : i + _TOGETHER] for i in range(0, len(wanted), _TOGETHER)]
         mine = [
             chunk
             for chunk in chunks[accelerator.process_index :: accelerator.num_processes]
-            if not all(self._file(p.target.path, f).exists() for p, f in chunk)
+            if not all(self._file(x.path, flipped).exists() for x, _, flipped in chunk)
         ]
         if mine:
             vae.to(accelerator.device).eval()
@@ -81,8 +82,8 @@ class Latents:
                 raise pixels
             moments = vae.encode(pixels.to(accelerator.device)).latent_dist.parameters  # type: ignore[union-attr]
             rows = moments.half().cpu().numpy()
-            for (pair, flipped), row in zip(chunk, rows, strict=True):
-                _write(self._file(pair.target.path, flipped), row)
+            for (x, _, flipped), row in zip(chunk, rows, strict=True):
+                _write(self._file(x.path, flipped), row)
             if accelerator.is_main_process and number % 50 == 0:
                 print(f"latents: {number + 1} of {len(mine)} batches", flush=True)
         vae.to("cpu")
@@ -109,7 +110,9 @@ def fingerprint(vae: AutoencoderKL) -> str:
 class _Chunks(Dataset):
     """Pixels (B, 3, H, W) in [-1, 1] of chunks of pictures."""
 
-    def __init__(self, chunks: list[list[tuple[Pair, bool]]], height: int, width: int) -> None:
+    def __init__(
+        self, chunks: list[list[tuple[Picture, str, bool]]], height: int, width: int
+    ) -> None:
         self.chunks = chunks
         self.size = width, height
 
@@ -122,8 +125,8 @@ class _Chunks(Dataset):
         except PoseTransferError as error:
             return error
 
-    def _pixels(self, pair: Pair, flipped: bool) -> Tensor:
-        image = pair.target.image(pair.where).resize(self.size, Image.Resampling.BICUBIC)
+    def _pixels(self, source: Picture, where: str, flipped: bool) -> Tensor:
+        image = source.image(where).resize(self.size, Image.Resampling.BICUBIC)
         return picture(image, flipped).movedim(-1, 1) * 2.0 - 1.0  # BHWC -> BCHW
 
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 from .fpdm import FPDMSettings, FPDMTask
 from .ipf import IPFSettings, IPFTask
 from .task import Method
+from .truepose import TruePoseSettings, TruePoseTask
 
 METHODS = {
     "ipf": Method("FPDM's first stage: image tower and Combiner", IPFSettings, IPFTask),
     "fpdm": Method("FPDM's second stage: the diffusion model", FPDMSettings, FPDMTask),
+    "truepose": Method("TruePose: SourceNet and TargetNet", TruePoseSettings, TruePoseTask),
 }

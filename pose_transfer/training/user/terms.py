@@ -69,10 +69,10 @@ def _fixed(values: Any, prefix: str) -> Iterator[tuple[str, str]]:
         if is_dataclass(value):
             yield from _fixed(value, f"{key}.")
         elif not field.metadata.get("may_change"):
-            yield key, _content(value) if isinstance(value, Path) else json.dumps(value)
+            yield key, content(value) if isinstance(value, Path) else json.dumps(value)
 
 
-def _content(path: Path) -> str:
+def content(path: Path) -> str:
     """A file's or folder's content in short; what is missing is for its reader to say."""
     files = {"": path} if path.is_file() else {
         x.relative_to(path).as_posix(): x for x in path.rglob("*") if x.is_file()

@@ -36,15 +36,25 @@ _MIRRORED = [BODY_NAMES.index(_mirrored(name)) for name in BODY_NAMES]
 class View:
     """A pair as one sample.
 
-    `source` (1, S, S, 3), shrunk to a square; `pose_map` (1, H, W, 3), drawn; both in [0, 1].
+    `source` (1, S, S, 3), shrunk to a square; `pose` on a canvas of H x W, and `pose_map`
+    (1, H, W, 3), drawn; pictures in [0, 1].
     `flipped`: mirrored, as the target must be. `generator` for whatever else is random.
     """
 
     pair: Pair
     source: Tensor
+    pose: Pose
     pose_map: Tensor
     flipped: bool
     generator: torch.Generator
+
+    def source_pose(self) -> Pose | None:
+        """The source's own pose on the same canvas; None where its joints are not known."""
+        if self.pair.source.keypoints is None:
+            return None
+        still = np.zeros((len(BODY_NAMES), 2))
+        pose = self.pair.source.pose(self.pair.where)
+        return on_canvas(pose, self.pose.height, self.pose.width, still, self.flipped)
 
     def target(self) -> Tensor:
         """The target picture at its own size, (1, h, w, 3) in [0, 1]."""
@@ -94,7 +104,7 @@ def _view(
     source = source.resize((size, size), Image.Resampling.BICUBIC)
     pose = on_canvas(pair.target.pose(pair.where), settings.height, settings.width, noise, flipped)
     pose_map = from_uint8(draw(pose, settings.height, settings.width, "fpdm"))
-    return View(pair, picture(source, flipped), pose_map, flipped, generator)
+    return View(pair, picture(source, flipped), pose, pose_map, flipped, generator)
 
 
 def on_canvas(pose: Pose, height: int, width: int, noise: np.ndarray, flipped: bool) -> Pose:
