@@ -39,11 +39,21 @@ _spec.loader.exec_module(_pack)
 """
 
 
+# Host tests that start no server: each makes a process of its own.
+_WITHOUT_SERVER = ("fpdm_nodes", "fpdm_reference", "previews", "truepose_nodes")
+
+
 class UnitAndHost(LoadScopeScheduling):
-    """Gives all unit tests to one worker and all others to another."""
+    """Gives all unit tests to one worker, all others to another, so that one server is enough.
+
+    Whoever is done first, which are the unit tests, takes those without a server.
+    """
 
     def _split_scope(self, nodeid: str) -> str:
-        return "unit" if nodeid.startswith("tests/unit/") else "host"
+        if nodeid.startswith("tests/unit/"):
+            return "unit"
+        file = nodeid.partition("::")[0]
+        return "in process" if Path(file).stem.removeprefix("test_") in _WITHOUT_SERVER else "host"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
