@@ -40,7 +40,7 @@ lint:
 	$(RUN) -m ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(RUN) -m pyright
 
-# Two processes: our nodes/ and the host's nodes.py share a name (see tests/conftest.py).
+# Two processes, each with a server of its own (see tests/conftest.py).
 test: lint
 	$(RUN) --browser -m pytest -n 2 $(ARGS)
 

@@ -83,9 +83,10 @@ class SourceFeaturesNode(io.ComfyNode):
                 io.Conditioning.Input(
                     "conditioning",
                     optional=True,
-                    tooltip="What the MODEL is told about the source: a prompt that describes it, "
-                    "or the positive output of Apply FPDM or Apply TruePose for the source. "
-                    "Without it the MODEL sees the picture alone.",
+                    tooltip="What the MODEL is told about the source: a prompt that describes "
+                    "it, best behind a pose ControlNet with the source's own pose (never the "
+                    "target's); or the positive output of Apply FPDM or Apply TruePose for the "
+                    "source. Without it the MODEL sees the picture alone.",
                 ),
                 io.ClipVisionOutput.Input(
                     "clip_vision_output",

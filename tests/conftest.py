@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all tests share: which process they run in, and a real ComfyUI with the pack.
+"""What all tests share: how they are spread over processes, and a real ComfyUI with the pack.
 
-`make test` is one run in two processes: one for the tests that need no ComfyUI, one for those that
-do. They must not mix, for our `nodes` package and the host's `nodes.py` share a name.
+No test process imports ComfyUI, for our `nodes` package and the host's `nodes.py` share a name:
+the host runs as a server or in a process of its own.
 """
 
 from __future__ import annotations
@@ -39,25 +39,26 @@ _spec.loader.exec_module(_pack)
 """
 
 
-# Host tests that start no server: each makes a process of its own.
-_WITHOUT_SERVER = ("fpdm_nodes", "fpdm_reference", "previews", "truepose_nodes")
-
-
-class UnitAndHost(LoadScopeScheduling):
-    """Gives all unit tests to one worker, all others to another, so that one server is enough.
-
-    Whoever is done first, which are the unit tests, takes those without a server.
-    """
+class FileByFile(LoadScopeScheduling):
+    """Gives a file at a time to whoever is free; each worker starts a server of its own."""
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.startswith("tests/unit/"):
-            return "unit"
-        file = nodeid.partition("::")[0]
-        return "in process" if Path(file).stem.removeprefix("test_") in _WITHOUT_SERVER else "host"
+        return nodeid.partition("::")[0]
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    return UnitAndHost(config, log)
+    # In the order of the folders: the many quick unit tests last, so that all end together.
+    config.option.loadscopereorder = False
+    return FileByFile(config, log)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Parts the processor among the workers: threads that wait for each other's core are slow."""
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    if workers > 1:
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 @pytest.fixture(scope="session")

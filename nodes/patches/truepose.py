@@ -30,7 +30,7 @@ from ...pose_transfer.truepose import (
 from ..sockets import Block, SourceFeatures
 from .truepose_context import with_region_context
 from .truepose_run import Guide, Run, Shape, for_batch
-from .truepose_source import OFF, LiveSourceNet
+from .truepose_source import OFF, LiveSourceNet, control_models
 from .unet_blocks import require_unet, transformer_blocks
 
 KEY = "pose_transfer_truepose"
@@ -55,6 +55,10 @@ def guide_attention(model: ModelPatcher, guide: Guide) -> ModelPatcher:
     patched = model.clone()
     guides = (*(patched.get_attachment(KEY) or ()), guide)
     patched.set_attachments(KEY, guides)
+    live = [each.features.live for each in guides if each.features.live is not None]
+    controls = [model for source in live for model in control_models(source.conditioning)]
+    if controls:
+        patched.set_additional_models(KEY, controls)
     fusion = _Fusion(guides)
     wrappers = comfy.patcher_extension.WrappersMP
     for kind, wrapper in (

@@ -22,8 +22,9 @@ OFF = "pose_transfer_truepose_off"
 
 _SOURCE_KEY = "pose_transfer_truepose_source"
 _CLEAN = 0.0
-# The source is a whole picture, without another model's say or parts that are painted apart.
-_KEPT_SETTINGS = ("pooled_output", FPDM_KEY, REGIONS_KEY)
+_CONTROL = "control"
+# The source is a whole picture, without parts that are painted apart.
+_KEPT_SETTINGS = ("pooled_output", _CONTROL, FPDM_KEY, REGIONS_KEY)
 
 Conditioning = list[list[Any]]
 
@@ -54,6 +55,16 @@ def plain_conditioning(model: ModelPatcher, conditioning: Conditioning | None) -
     pooled = model.get_model_object("model_config").unet_config.get("adm_in_channels")
     settings = {} if pooled is None else {"pooled_output": torch.zeros(1, 1280)}  # SDXL's CLIP
     return [[None if width is None else torch.zeros(1, 77, width), settings]]
+
+
+def control_models(conditioning: Conditioning) -> list[ModelPatcher]:
+    """What the host must have on the device where a ControlNet is told about the source."""
+    return [
+        model
+        for _, settings in conditioning
+        if _CONTROL in settings
+        for model in settings[_CONTROL].get_models()
+    ]
 
 
 def owners_of(conditioning: Conditioning) -> Tensor | None:
@@ -143,6 +154,9 @@ class LiveSourceNet:
 
     def forget(self) -> None:
         """Lets go of what belongs to one sampling run."""
+        for cond in self.conds or ():
+            if _CONTROL in cond:
+                cond[_CONTROL].cleanup()
         self.conds = None
 
     def look(

@@ -4,7 +4,9 @@
 Hard pairs only: a garment with a pattern, and a large turn. All variants start from the same noise.
 [P] HPFA and CAA each help, together most (the paper's ablation); attention falls on the garments
 (its Figure 2). [D] Without HPFA the source's tokens join the attention unguided: no gates, no
-correspondence. Without CAA both nets go without the source's CLIP tokens.
+correspondence. Without CAA both nets go without the source's CLIP tokens. Training-free, SourceNet
+is told the source's own pose; the caption names the garments, so that what the source brings shows
+where there is none.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from ..fpdm.unet import pose_added
 from ..mannequin import LABELS, Pair, pair_seeds, render, sample_identity, sample_pose
 from ..mannequin.vocabulary import BEGIN, END, LENGTH, encode
 from ..pose import draw
-from ..truepose import REGIONS, ImageTokens, limb_priors, region_maps
+from ..truepose import DEFAULT_WEIGHTS, REGIONS, ImageTokens, limb_priors, region_maps
 from ..truepose.siamese import MassRecord, PairRegions, SiamesePair
 from ..types import Parsing
 from ..weights import load_into
@@ -49,11 +51,15 @@ _RECORD_EVERY = 5
 """Steps between those in which attention is measured: it costs as much as a step."""
 _CANDIDATES = 8
 
-FREE = ("caption", "free")
+UNGUIDED = ("pose", "caption")
+"""The demo's base alone; training-free TruePose is compared with these."""
+FREE = ("pose_free", "caption_free")
 TRAINED = ("no_hpfa", "no_caa", "full")
 TITLES = {
+    "pose": "the base, with the pose",
+    "pose_free": "with the pose, training-free TruePose",
     "caption": "the base, with caption and pose",
-    "free": "the same, training-free TruePose",
+    "caption_free": "with caption and pose, training-free TruePose",
     "fpdm": "FPDM demo",
     "no_hpfa": "TruePose without HPFA",
     "no_caa": "TruePose without CAA",
@@ -65,10 +71,14 @@ Scores = Mapping[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Settings:
-    """Steps of DDIM, the guidance of the base and the pair; FPDM has its own of the benchmark."""
+    """Steps of DDIM, the guidance of the base and the pair; FPDM has its own of the benchmark.
+
+    `strength`, of training-free guides: their models were not taught to heed a source.
+    """
 
     steps: int = 20
     guidance: float = 2.0
+    strength: float = 4.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,12 +243,13 @@ class Batch:
             torch.tensor([encode(pair.source.caption) for pair in pairs], device=device),
         )
 
-    def regions(self, guided: bool) -> PairRegions:
+    def regions(self, guided: bool, strength: float = 1.0) -> PairRegions:
         """For TruePose as it is, or without what parsing brings."""
         ones = torch.ones(len(self.source), device=self.source.device)
         given = self.source_regions, self.target_regions, ones
         if guided:
-            return PairRegions(*given, ones)
+            weights = {region: weight * strength for region, weight in DEFAULT_WEIGHTS.items()}
+            return PairRegions(*given, ones, weights)
         return PairRegions(*given, ones * 0, dict.fromkeys(REGIONS, 1.0))
 
 
@@ -254,13 +265,15 @@ def sample(
         sampling = SamplingSettings(settings.steps)
         return sample_latents(models.fpdm, batch.source, batch.pose_map, seeds, sampling), None
     maps, own_maps = (x.movedim(-1, 1) for x in (batch.pose_map, batch.source_pose_map))
-    if name in FREE:
-        unet = models.base
+    strength = 1.0
+    if name in (*UNGUIDED, *FREE):
+        unet, strength = models.base, settings.strength
         empty = torch.tensor([[BEGIN, *[END] * (LENGTH - 1)]], device=maps.device)
         context = models.text(batch.tokens)
         nothing = models.text(empty).expand_as(context)
-        pose = models.fpdm.pose_features(maps)
-        no_pose, own_pose = pose, pose * 0
+        context = context if name.startswith("caption") else nothing
+        pose, own_pose = models.fpdm.pose_features(maps), models.fpdm.pose_features(own_maps)
+        no_pose = pose
     else:
         assert models.trained is not None
         unet = models.trained.unet
@@ -269,9 +282,9 @@ def sample(
         context = nothing if name == "no_caa" else context
         pose = models.trained.pose_encoder(maps)
         no_pose, own_pose = pose * 0, models.trained.pose_encoder(own_maps)
-    pair, record, regions = None, MassRecord(), batch.regions(guided=name != "no_hpfa")
+    pair, record, regions = None, MassRecord(), batch.regions(name != "no_hpfa", strength)
     look = None
-    if name != "caption":
+    if name not in UNGUIDED:
         pair = SiamesePair(unet)  # its processors do what the stock ones do where nobody guides
         with pose_added(unet, own_pose):
             look = pair.look(models.encode(batch.source), context)

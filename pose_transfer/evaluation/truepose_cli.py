@@ -24,6 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("docs"), help="folder of the report")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--strength", type=float, default=4.0, help="of the training-free guide")
     parser.add_argument("--batch-size", type=int, default=20, help="changes no picture")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument(
@@ -34,9 +35,10 @@ def main(arguments: Sequence[str]) -> int:
         parser.error("--pairs, --steps and --batch-size must be 1 or more")
     try:
         models = load_models(given.device, given.weights)
+        settings = Settings(given.steps, given.guidance, given.strength)
         result = evaluate(
-            models, hard_pairs(given.pairs, given.seed), Settings(given.steps, given.guidance),
-            given.seed, given.batch_size, given.device,
+            models, hard_pairs(given.pairs, given.seed), settings, given.seed, given.batch_size,
+            given.device,
         )  # fmt: skip
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)

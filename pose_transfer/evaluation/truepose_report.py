@@ -27,7 +27,10 @@ MEASURES: Measures = {
     "iou": ("silhouette IoU", 1),
     "garment_mass": ("attention on garments", 1),
 }
-DIFFERENCES = (("free", "caption"), ("full", "no_hpfa"), ("full", "no_caa"), ("full", "fpdm"))
+DIFFERENCES = (
+    ("pose_free", "pose"), ("caption_free", "caption"), ("full", "no_hpfa"), ("full", "no_caa"),
+    ("full", "fpdm"),
+)  # fmt: skip
 _ROWS = 8
 
 
@@ -45,7 +48,8 @@ def markdown(result: TruePoseResult, command: str, picture: str) -> str:
         f"{result.settings.steps} steps from the same noise each time; in brackets the 95 % "
         "confidence interval, percentile bootstrap over the pairs. Colour errors are 0..255. "
         "*Attention on garments* is the share of all self-attention of the person's tokens that "
-        "falls on the source's garments, the diagnosis of the paper's Figure 2.",
+        "falls on the source's garments, the diagnosis of the paper's Figure 2. Training-free, the "
+        f"strength is {result.settings.strength:g} and SourceNet is told the source's own pose.",
         "",
         f"![source, {', '.join(titles.values())}, truth]({picture})",
         "",
@@ -74,7 +78,10 @@ def markdown(result: TruePoseResult, command: str, picture: str) -> str:
 
 def verdicts(result: TruePoseResult) -> list[str]:
     """One sentence for each question of the paper's ablation, after the intervals."""
-    asked = [("free", "caption", "Training-free TruePose", "pattern")]
+    asked = [
+        ("pose_free", "pose", "Training-free TruePose", "pattern"),
+        ("caption_free", "caption", "Training-free TruePose beside a caption", "pattern"),
+    ]
     if set(TRAINED) <= result.scores.keys():
         asked += [
             ("full", "no_hpfa", "HPFA", "pattern"),

@@ -142,7 +142,8 @@ def test_the_help_of_a_node_shows_its_pictures(page: Page):
           app.graph.add(node);
           Object.assign(app.canvas.ds, { scale: 1, offset: [100, 100] });
           app.canvas.setDirty(true, true);
-          for (let frame = 0; frame < 3; frame += 1) await new Promise(requestAnimationFrame);
+          // The canvas hears clicks on nodes that it has drawn.
+          while (!app.canvas.visible_nodes.includes(node)) await new Promise(requestAnimationFrame);
           const { left, top } = app.canvas.canvas.getBoundingClientRect();
           return [left + 480, top + 385];
         }"""

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import comfy.controlnet
 import comfy.hooks
 import comfy.model_management as mm
 import comfy.samplers
@@ -54,7 +55,7 @@ def check() -> Report:
         made = tiny["tiny_unet"](kind)
         report[kind] = guided_kind(made)
         if kind == "sd15":
-            report |= kept(made) | batches(made)
+            report |= kept(made) | batches(made) | controlled(made)
     return report | behind_vcm()
 
 
@@ -210,6 +211,49 @@ def hooked(told: Any, weight: Tensor) -> Any:
     hooks = comfy.hooks.create_hook_lora(lora, 1.0, 0.0)
     hooks.set_keyframes_on_hooks(frames)
     return [[tokens, {**settings, "hooks": hooks}] for tokens, settings in told]
+
+
+class Control(comfy.controlnet.ControlBase):
+    """Stands where a ControlNet does: pushes the UNet's middle, counts how it is treated."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+        self.asked = self.cleaned = 0
+
+    def get_control(self, x: Tensor, *_: Any) -> dict[str, list[Tensor]]:
+        self.asked += 1
+        assert self.timestep_range is not None, "it was made ready for this run"
+        assert any(m.model is self.network.model for m in mm.loaded_models()), "it is loaded"
+        return {"input": [], "middle": [x.new_full((1, 1, 1, 1), 0.7)], "output": []}
+
+    def get_models(self) -> list[Any]:
+        return [self.network]
+
+    def cleanup(self) -> None:
+        self.cleaned += 1
+        super().cleanup()
+
+
+def controlled(made: Any) -> Report:
+    """A ControlNet in the source's CONDITIONING is for the source, looked at once or live."""
+    model, told = made.model, made.conditioning
+    report: Report = {}
+    for name, mode in (("clean", nodes.CLEAN), ("live", nodes.LIVE)):
+        control = Control(host.managed(torch.nn.Linear(2, 2)))
+        posed = [[tokens, {**settings, "control": control}] for tokens, settings in told]
+        attended = guided(model, look(model, made.vae, posed, mode))
+        if mode == nodes.LIVE:
+            mm.unload_all_models()
+        got = once(attended, told)
+        plain = once(guided(model, look(model, made.vae, told, mode)), told)
+        report[f"{name} control"] = {
+            "asked": control.asked,
+            "cleaned": control.cleaned,
+            "matters": difference(got[0], plain[0]),
+            "unconditional": difference(got[1], plain[1]),
+        }
+    return report
 
 
 def batches(made: Any) -> Report:

@@ -90,6 +90,11 @@ def test_the_guide_on_stable_diffusion_s_unets_and_behind_the_vcm(
     assert report["two sources steady"] == 0
     assert report["scheduled late"] < CLOSE < 10 * CLOSE < report["scheduled early"]
 
+    for name in ("clean control", "live control"):
+        control = report[name]
+        assert control["asked"] == 1 and control["cleaned"] >= 1, name
+        assert control["unconditional"] < CLOSE < 10 * CLOSE < control["matters"], name
+
     assert report["one target"] == report["two targets"] == "fine"
     assert "is of 3 pictures, but 2 are sampled" in report["three targets"]
     assert "is of 2 pictures, but 1 are sampled" in report["more targets than pictures"]

@@ -53,13 +53,15 @@ def on_the_demo(workflow: Workflow, person: str, pose: str) -> Workflow:
 
     models = ids["Load checkpoint"]
     workflow[models] |= {"class_type": "PoseTransferDemoModels", "inputs": {}}
-    inputs("Pose control")["control_net"] = [models, 4]
+    for title in ("Pose of the photo", "Pose control"):
+        inputs(title)["control_net"] = [models, 4]
     del workflow[ids["Load ControlNet"]]
     for title in ("Detect person", "Detect pose to take"):
         inputs(title)["detector"] = "mannequin (demo)"
     inputs("Parse person")["parser"] = "mannequin (demo)"
     inputs("Shrink photo")["megapixels"] = 192 * 256 / 2**20
     inputs("Draw target pose").update(width=192, height=256, style="fpdm")
+    inputs("Draw source pose")["style"] = "fpdm"
     inputs("Size").update(width=192, height=256)
     inputs("Sample")["steps"] = 4
     inputs("Caption")["value"] = render(19, 29).caption

@@ -51,8 +51,10 @@ def test_the_pairs_are_hard_and_held_out(pairs: tuple[Pair, ...]) -> None:
 @pytest.mark.parametrize(
     ("name", "looks", "parsing", "context"),
     [
+        ("pose", 0, None, None),
+        ("pose_free", 1, True, True),
         ("caption", 0, None, None),
-        ("free", 1, True, True),
+        ("caption_free", 1, True, True),
         ("no_hpfa", 1, False, True),
         ("no_caa", 1, True, False),
         ("full", 1, True, True),
@@ -125,7 +127,9 @@ def test_the_report_says_what_the_intervals_say(pairs: tuple[Pair, ...], tmp_pat
     nan = [float("nan")] * 3
     measured = {
         "caption": scores(garment_mass=nan, pattern=[0.1, 0.2, 0.3]),
-        "free": scores(pattern=[0.2, 0.1, 0.3]),
+        "caption_free": scores(pattern=[0.2, 0.1, 0.3]),
+        "pose": scores(garment_mass=nan, pattern=[0.0, 0.1, 0.2]),
+        "pose_free": scores(pattern=[0.4, 0.5, 0.6]),
         "fpdm": scores(garment_mass=nan),
         "no_hpfa": scores(pattern=[0.3, 0.4, 0.5], garment_mass=[0.2, 0.2, 0.2]),
         "no_caa": scores(pattern=[0.6, 0.7, 0.8]),
@@ -134,10 +138,12 @@ def test_the_report_says_what_the_intervals_say(pairs: tuple[Pair, ...], tmp_pat
     pictures = {name: np.stack([p.target.image for p in three]) for name in measured}
     result = truepose.TruePoseResult(three, pictures, measured, truepose.Settings())
     assert result.difference("full", "no_hpfa", "pattern").mean == pytest.approx(0.2)
-    assert verdicts(result)[0].startswith("Training-free TruePose does not clearly change pattern")
-    assert verdicts(result)[1].startswith("HPFA improves pattern similarity: +0.200")
-    assert verdicts(result)[2].startswith("CAA does not clearly change")
-    assert verdicts(result)[3].startswith("HPFA improves the attention on garments: +0.200")
+    said = verdicts(result)
+    assert said[0].startswith("Training-free TruePose improves pattern similarity: +0.400")
+    assert said[1].startswith("Training-free TruePose beside a caption does not clearly change")
+    assert said[2].startswith("HPFA improves pattern similarity: +0.200")
+    assert said[3].startswith("CAA does not clearly change")
+    assert said[4].startswith("HPFA improves the attention on garments: +0.200")
     path = write_report(result, tmp_path, "the command")
     rows = {
         line.split(" | ")[0].removeprefix("| "): line.split(" | ")[1:]
