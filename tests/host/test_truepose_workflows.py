@@ -70,14 +70,17 @@ def on_the_demo(workflow: Workflow, person: str, pose: str) -> Workflow:
     return workflow
 
 
+def uploaded(comfy: Any, label: str, image: np.ndarray) -> str:
+    data = io.BytesIO()
+    Image.fromarray(image).save(data, "png")
+    return comfy.upload_image(f"{PHOTO}_{label}.png", data.getvalue())
+
+
 def test_the_workflow_for_photos_runs_on_the_demo_s_models(comfy: Any) -> None:
     source = render(19, 29)
-    uploaded = []
-    for label, image in (("person", source.image), ("pose", render(49, 9).image)):
-        data = io.BytesIO()
-        Image.fromarray(image).save(data, "png")
-        uploaded.append(comfy.upload_image(f"{PHOTO}_{label}.png", data.getvalue()))
-    workflow = on_the_demo(load_workflow(WORKFLOWS / "api" / f"{PHOTO}.json"), *uploaded)
+    photos = (uploaded(comfy, "person", source.image),
+              uploaded(comfy, "pose", render(49, 9).image))  # fmt: skip
+    workflow = on_the_demo(load_workflow(WORKFLOWS / "api" / f"{PHOTO}.json"), *photos)
     (guided,) = comfy.run(workflow, timeout=900).images["Save result"]
     ids = {node["_meta"]["title"]: node_id for node_id, node in workflow.items()}
     workflow[ids["Guide attention"]]["inputs"]["strength"] = 0.0
@@ -85,6 +88,30 @@ def test_the_workflow_for_photos_runs_on_the_demo_s_models(comfy: Any) -> None:
     made, plain = picture(guided), picture(alone)
     assert made.shape == source.image.shape and made.std() > 5
     assert np.abs(made.astype(int) - plain).mean() > 2, "the source is attended to"
+
+
+def test_without_training_and_without_a_word_the_clothes_come_over(comfy: Any) -> None:
+    """The demo's base is told the pose alone; all that it knows of the person is the guide."""
+    source, truth = render(129, 29), render(129, 9)
+    photos = uploaded(comfy, "129", source.image), uploaded(comfy, "129_pose", truth.image)
+    workflow = on_the_demo(load_workflow(WORKFLOWS / "api" / f"{PHOTO}.json"), *photos)
+    ids = {node["_meta"]["title"]: node_id for node_id, node in workflow.items()}
+    inputs = {title: workflow[node_id]["inputs"] for title, node_id in ids.items()}
+    inputs["Caption"]["value"] = inputs["Not wanted"]["text"] = ""
+    inputs["Sample"].update(steps=12, cfg=2.0, scheduler="sgm_uniform")
+    inputs["Source features"]["mode"] = "clean, once"
+    regions = tuple(LABELS.index(name) for name in ("hair", "face", "upper", "lower", "shoes"))
+
+    def off(strength: float) -> float:
+        inputs["Guide attention"]["strength"] = strength
+        (made,) = comfy.run(workflow, timeout=900).images["Save result"]
+        return float(colour_errors(picture(made), truth.image, truth.parsing, regions).mean())
+
+    # Measured: 64.3 alone, 17.7 guided; 38.5 where the source is not told its own pose.
+    alone, guided = off(0.0), off(4.0)
+    inputs["Source features"]["conditioning"] = [ids["Described"], 0]
+    assert guided < 22 < 50 < alone
+    assert guided + 10 < off(4.0)
 
 
 def test_the_demo_keeps_the_person_in_the_pose(comfy: Any) -> None:
