@@ -130,12 +130,7 @@ class TrainableAutoencoder(nn.Module):
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, 3, 8 h, 8 w) in [-1, 1], unclipped."""
-        x = F.relu(self.decoder["1"](torch.tanh(latents / 3) * 3))
-        for name in list(self.decoder)[1:]:
-            if name in ("7", "12", "17"):
-                x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = self.decoder[name](x)
-        return x * 2 - 1
+        return decode(self.decoder, latents)
 
     def forward(self, pictures: Tensor, noise: Tensor, swap: Tensor, share: Tensor):
         """Reconstruction, reconstruction of mixed latents, probed colours and latents.
@@ -149,6 +144,16 @@ class TrainableAutoencoder(nn.Module):
         half = len(mixed) // 4 or 1
         decoded = self.decode(torch.cat([noisy, mixed[:half]]))
         return decoded[: len(noisy)], decoded[len(noisy) :], self.probe(latents), latents
+
+
+def decode(layers: nn.ModuleDict, latents: Tensor) -> Tensor:
+    """`TrainableAutoencoder.decode` by its decoder's layers."""
+    x = F.relu(layers["1"](torch.tanh(latents / 3) * 3))
+    for name in list(layers)[1:]:
+        if name in ("7", "12", "17"):
+            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
+        x = layers[name](x)
+    return x * 2 - 1
 
 
 def autoencoder_loss(

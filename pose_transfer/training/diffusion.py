@@ -39,6 +39,8 @@ VOCABULARY = (BEGIN, END, *sorted(TOKEN_IDS.values()))
 """CLIP tokens that have a row of their own; one more row stands for every other token."""
 
 _FACE = LABELS.index("face")
+_SEEN = (50, 750)
+"""Timesteps of `DiffusionTask.predicted`."""
 
 
 Fuse = Callable[[Tensor, Tensor], Tensor]
@@ -200,6 +202,26 @@ class DiffusionTask:
             figures["attention"] = taught.loss.detach()
             taught.wanted = taught.known = taught.loss = None
         return loss, figures
+
+    @torch.no_grad()
+    def predicted(
+        self, module: DemoDiffusion, source: Tensor, index: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """What the network takes the clean latents (B, C, h, w) of samples `index` (B,) for.
+
+        From one pass over noisy ones, of levels at which it already sees the picture: a stand-in
+        for sampled latents. `source` (B,) are the samples that show the person.
+        """
+        device = self.data.device
+        clean = self.latents[index.to(self.latents.device)].to(device).float()
+        t = torch.randint(*_SEEN, (len(index),), device=device, generator=generator)
+        noise = torch.randn(clean.shape, device=device, generator=generator)
+        a, s = self.signal[t].view(-1, 1, 1, 1), self.noise[t].view(-1, 1, 1, 1)
+        noisy = a * clean + s * noise
+        keep = torch.ones(3, len(index), device=device)
+        carried = self.carry(source, index) if self.carry else None
+        told = (self.states(source), self.poses(index), self.fuse(source, index), keep, carried)
+        return a * noisy - s * module(noisy, t, *told).float()
 
     def _cell_weights(self, index: Tensor) -> Tensor:
         """(B, 1, h, w): the figure counts more than the flat background, its small face most."""

@@ -16,8 +16,10 @@ from ..evaluation.models import save_variant
 from ..fpdm.preprocess import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from ..fpdm.transport import SourceTransport, build_transport, quarter_colours
 from . import export
+from .autoencoder import TrainableAutoencoder
 from .batches import Batches, normalised
 from .correspondence import Correspondence, FirstBlockTask, TaughtAttention, teach
+from .decoder import Decoder, DecoderTask
 from .diffusion import Carry, DemoDiffusion, DiffusionTask, Fuse, compile_blocks
 from .fusion import FusionModel, fusion_loss
 from .image_stages import ImageStages
@@ -253,6 +255,39 @@ class FPDMStages(ImageStages):
             train_until(at)
             shutil.copyfile(self.work / f"{name}.pt", branch)
         return train_until(until)
+
+    @torch.no_grad()
+    def predictions(self) -> dict[str, Tensor]:
+        """Samples, and their latents as the second stage predicts them: cached on disk."""
+        path = self.work / "predictions.pt"
+        if path.exists():
+            return torch.load(path, map_location="cpu", weights_only=True)
+        module, task = self._load("diffusion", DemoDiffusion()), self.diffusion_task()
+        generator = torch.Generator(self.device).manual_seed(self.settings.seed)
+        chosen, parts = [], []
+        for _ in range(0, self.settings.predictions, _ENCODE_BATCH):
+            index = task.data.draw(_ENCODE_BATCH, generator)
+            source = task.data.partners(index, generator)
+            with self.accelerator.autocast():
+                parts.append(task.predicted(module, source, index, generator).half().cpu())
+            chosen.append(index.cpu())
+        state = {"chosen": torch.cat(chosen), "latents": torch.cat(parts)}
+        torch.save(state, path)
+        return state
+
+    def decoder(self) -> TrainableAutoencoder:
+        """The autoencoder with its decoder trained on, while latents stay what they are."""
+        stage, module = self.settings.decoder, self.autoencoder()
+        if not self._finished("decoder", stage.steps):
+            known, predicted = self.latents(), self.predictions()
+            task = DecoderTask(
+                self._second_stage("image", "parsing"), known["latents"], predicted["chosen"],
+                predicted["latents"], float(known["mean"]), float(known["std"]),
+            )  # fmt: skip
+            self._train(
+                "decoder", Decoder(module), lambda m, step, g: task(m, stage.batch, g), stage
+            )
+        return self._load("decoder", module)
 
     def ablation(self) -> None:
         """The paper's B3 to B5: the last part of the second stage with something else in the slot.

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from .autoencoder import TrainableAutoencoder, autoencoder_loss
-from .settings import StageSettings
 from .towers import (
     ImageTowerTask,
     PoseTowerTask,
@@ -31,21 +30,10 @@ class ImageStages(Workspace):
         render_world(self.work / "world", "train", settings.identities, settings.poses_per_identity)
 
     def autoencoder(self) -> TrainableAutoencoder:
+        stage = self.settings.autoencoder
         module = TrainableAutoencoder().to(memory_format=torch.channels_last)
-        return self._train_autoencoder("autoencoder", module, self.settings.autoencoder)
-
-    def decoder(self) -> TrainableAutoencoder:
-        """The autoencoder with its decoder trained on, while latents stay what they are."""
-        module = self.autoencoder()
-        module.encoder.requires_grad_(False)
-        module.probe.requires_grad_(False)
-        return self._train_autoencoder("decoder", module, self.settings.decoder)
-
-    def _train_autoencoder(
-        self, name: str, module: TrainableAutoencoder, stage: StageSettings
-    ) -> TrainableAutoencoder:
-        if self._finished(name, stage.steps):
-            return self._load(name, module)
+        if self._finished("autoencoder", stage.steps):
+            return self._load("autoencoder", module)
         data = self._batches("image", "parsing")
         height, width = _CROP
 
@@ -59,7 +47,7 @@ class ImageStages(Workspace):
             figure = (data.rows("parsing", index)[crop] > 0).float()[:, None]
             return autoencoder_loss(module, pictures, figure, generator)
 
-        return self._train(name, module, loss, stage)
+        return self._train("autoencoder", module, loss, stage)
 
     def source_tower(self) -> SourceTowerTask:
         stage = self.settings.source_tower

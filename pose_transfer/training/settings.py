@@ -43,6 +43,8 @@ class DemoSettings:
     person: StageSettings
     face: StageSettings
     vcm: StageSettings
+    predictions: int = 32000
+    """Latents that the second stage predicts for the decoder to learn from."""
     latent_samples: int | None = None
     """Samples that the second stage uses, from the first on; all where None."""
     text_share: float = 0.15
@@ -76,7 +78,7 @@ GPU = DemoSettings(
     fusion=StageSettings(1500, 768, 3e-4, weight_decay=1e-4),
     first_block=StageSettings(3000, 128, 1e-3),
     diffusion=StageSettings(9000, 384, 8e-4, ema_decay=0.9993),
-    decoder=StageSettings(1500, 128, 4e-4, clip=0.5),
+    decoder=StageSettings(2500, 128, 8e-4, clip=0.5),
     judge_steps=2500,
     judge_batch=128,
     person=StageSettings(6000, 64, 2e-3),
@@ -99,7 +101,8 @@ CPU = replace(
     fusion=StageSettings(350, 64, 6e-4, warm_up=30, ema_decay=0.99, weight_decay=1e-4),
     first_block=StageSettings(500, 12, 1.2e-3, warm_up=50, ema_decay=0.99),
     diffusion=StageSettings(6000, 16, 9e-4, warm_up=40, ema_decay=0.993),
-    decoder=StageSettings(500, 6, 8e-4, warm_up=20, ema_decay=0.99, clip=0.5),
+    decoder=StageSettings(9000, 12, 8e-4, warm_up=40, ema_decay=0.995, clip=0.5),
+    predictions=3600,
     latent_samples=10000,
     text_share=0.2,
     mixed_precision="no",
@@ -125,6 +128,7 @@ SMOKE = replace(
     first_block=StageSettings(3, 2, 6e-4, warm_up=1),
     diffusion=StageSettings(4, 4, 6e-4, warm_up=1),
     decoder=StageSettings(2, 2, 3e-4, warm_up=1),
+    predictions=4,
     latent_samples=None,
     text_share=0.5,
     judge_steps=2,
