@@ -14,8 +14,13 @@ import pytest
 from PIL import Image
 
 from pose_transfer.client import ComfyServer, load_workflow
-from pose_transfer.detectors.demo import load_demo_detector, load_demo_parser
+from pose_transfer.detectors.demo import (
+    load_demo_detector,
+    load_demo_face_encoder,
+    load_demo_parser,
+)
 from pose_transfer.evaluation.metrics import colour_errors, region_colours, silhouette_iou
+from pose_transfer.evaluation.person_measures import face_scores
 from pose_transfer.mannequin import Sample, render
 from pose_transfer.pose import read_keypoints
 
@@ -125,6 +130,14 @@ def test_the_demo_shows_the_person_in_the_pose(comfy: Any) -> None:
     strangers = [render(seed, person["target_pose"]) for seed in range(100, 130)]
     assert unlike(truth) < min(unlike(stranger) for stranger in strangers)
     assert colour_errors(image, truth.image, truth.parsing, (3, 4)).max() < 30
+
+    # And the face. Measured: cosine .63, of the likest stranger .30.
+    def alike(others: list[Sample]) -> np.ndarray:
+        drawn = np.repeat(image[None], len(others), axis=0)
+        return face_scores(drawn, [x.image for x in others], load_demo_face_encoder())["face"]
+
+    assert alike([truth])[0] > 0.45
+    assert alike([truth])[0] > np.nanmax(alike(strangers)) + 0.1
 
 
 def test_the_person_takes_the_pose_that_was_edited(comfy: Any) -> None:
