@@ -40,9 +40,10 @@ lint:
 	$(RUN) -m ruff format --check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(RUN) -m pyright
 
-# Two processes, each with a server of its own (see tests/conftest.py).
+# Two processes, each with a server of its own, that take a file of tests at a time in the order of the
+# folders: the many quick unit tests last, so that both end together.
 test: lint
-	$(RUN) --browser -m pytest -n 2 $(ARGS)
+	$(RUN) --browser -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-unit:
 	$(RUN) -m pytest tests/unit $(ARGS)

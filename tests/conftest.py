@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling
 
 from pose_transfer.client import ComfyClient, ComfyServer, Overrides, Result, Workflow
 
@@ -37,20 +36,6 @@ _pack = importlib.util.module_from_spec(_spec)
 sys.modules[_spec.name] = _pack
 _spec.loader.exec_module(_pack)
 """
-
-
-class FileByFile(LoadScopeScheduling):
-    """Gives a file at a time to whoever is free; each worker starts a server of its own."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return nodeid.partition("::")[0]
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    # In the order of the folders: the many quick unit tests last, so that all end together.
-    config.option.loadscopereorder = False
-    return FileByFile(config, log)
 
 
 def pytest_configure(config: pytest.Config) -> None:
