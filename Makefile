@@ -9,6 +9,9 @@ $(error Python 3.11 is needed and none was found: install it so that python3.11 
 endif
 SET_UP := $(BASE) .ci/setup.py
 RUN := $(SET_UP) run
+# Told its interpreter, since it looks for libraries in whatever `python` the PATH has otherwise.
+PYRIGHT := PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(RUN) -c 'import sys, pyright.cli; \
+	sys.exit(pyright.cli.main(["--pythonpath", sys.executable]))'
 
 .PHONY: help demo host lint test test-unit test-host bench bench-quality check-full-size test-scale \
 	train-demo locales help-pictures clean
@@ -38,7 +41,7 @@ demo:
 lint:
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(RUN) -m pyright
+	$(PYRIGHT)
 
 # Two processes, each with a server of its own, that take a file of tests at a time in the order of the
 # folders: the many quick unit tests last, so that both end together.

@@ -281,7 +281,7 @@ def _conditions(
 ) -> tuple[torch.Tensor, FPDMCondition]:
     """Tokens (B, N, D) and what else the UNet is told, all on the host's resting device."""
     module, device = fpdm.fpdm, host.on_device(fpdm.patcher, torch.float32)
-    width = module.class_embedding.net[0].in_features
+    width = module.class_embedding.in_dim
     embeds = torch.zeros(1, width) if fusion is None else fusion.embeds
     if fusion is not None and embeds.shape[-1] != width:
         raise PoseTransferError(

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from ..pose_transfer.demo import models as demo_models
 from ..pose_transfer.demo.architecture import SCHEDULER
@@ -108,11 +109,13 @@ def save_fpdm(path: Path, model: Any, fpdm: FPDMModel, vae: Any | None, dtype: s
     VAE cannot be FPDM's.
     """
     tensors, config = stock_models.unet_weights(model)
-    unet, autoencoder = build_part("unet", config, tensors), None
+    unet = cast(UNet2DConditionModel, build_part("unet", config, tensors))
+    autoencoder = None
     scale = model.get_model_object("latent_format").scale_factor
     if vae is not None:
         tensors, config = stock_models.vae_weights(vae)
-        autoencoder = build_part("vae", {**config, "scaling_factor": scale}, tensors)
+        part = build_part("vae", {**config, "scaling_factor": scale}, tensors)
+        autoencoder = cast(AutoencoderKL, part)
     try:
         whole = with_base(fpdm.fpdm, unet, autoencoder, scale)
     except ValueError as error:

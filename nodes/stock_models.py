@@ -26,6 +26,7 @@ from comfy.ldm.modules.attention import BasicTransformerBlock
 from torch import Tensor, nn
 
 from ..pose_transfer.errors import CheckpointError
+from ..pose_transfer.libraries import from_config
 
 PREDICTIONS = {
     "epsilon": comfy.model_base.ModelType.EPS,
@@ -367,7 +368,7 @@ def vae_weights(vae: comfy.sd.VAE) -> tuple[dict[str, Tensor], dict[str, Any]]:
         "latent_channels": tensors["decoder.conv_in.weight"].shape[1],
     }
     with torch.device("meta"):
-        theirs = AutoencoderKL.from_config(config).state_dict()
+        theirs = from_config(AutoencoderKL, config).state_dict()
     # The host renames the other way only, and keeps the order.
     names = zip(theirs, comfy.diffusers_convert.convert_vae_state_dict(theirs), strict=True)
     try:

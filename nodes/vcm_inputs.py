@@ -66,7 +66,10 @@ def picture_embeds(
             "connected. Connect Load CLIP Vision to clip_vision (ViT-H for SD 1.5 and vit-h "
             "files, ViT-bigG for other SDXL ones), or a clip_vision_output."
         )
-    seen = output or clip_vision.encode_image(as_rgb(source, "source"), crop=crop == "center")
+    seen = output
+    if seen is None:
+        assert source is not None, "one of both is there"
+        seen = clip_vision.encode_image(as_rgb(source, "source"), crop=crop == "center")
     embeds = seen.penultimate_hidden_states if image.reads_states else seen.image_embeds
     if embeds.shape[-1] != image.embed_width:
         raise PoseTransferError(

@@ -8,8 +8,10 @@ generative net with 12 input channels, the reference net with 4, and an autoenco
 from __future__ import annotations
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor
+
+from tests.autoencoders import build_autoencoder
 
 WIDTHS = (32, 64, 64, 64)
 
@@ -34,12 +36,6 @@ def _unet(channels: int) -> dict[str, Tensor]:
 def leffa_tensors() -> dict[str, Tensor]:
     """Names as in the released file, in float32."""
     torch.manual_seed(0)
-    vae = AutoencoderKL(
-        block_out_channels=(32, 32, 32, 32),
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=1,
-        latent_channels=4,
-    )
+    vae = build_autoencoder(32, 32, 32, 32, layers_per_block=1, latent_channels=4)
     parts = {"unet": _unet(12), "unet_encoder": _unet(4), "vae": vae.state_dict()}
     return {f"{part}.{name}": x for part, named in parts.items() for name, x in named.items()}

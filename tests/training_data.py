@@ -26,6 +26,7 @@ from pose_transfer.fpdm import FPDM, save_checkpoint
 from pose_transfer.mannequin import Sample, render
 from pose_transfer.parsing import ATR_LABELS
 from pose_transfer.pose import write_keypoints
+from tests.autoencoders import build_autoencoder
 
 HEIGHT, WIDTH = 96, 64
 PEOPLE, POSES = 4, 2
@@ -91,13 +92,7 @@ def write_csv(path: Path, rows: list[tuple[str, ...]]) -> None:
 def small_autoencoder() -> AutoencoderKL:
     """One of factor 8, as Stable Diffusion's."""
     torch.manual_seed(3)
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(8, 8, 8, 8),
-        norm_num_groups=4,
-        scaling_factor=0.5,
-    )
+    return build_autoencoder(8, 8, 8, 8, norm_num_groups=4, scaling_factor=0.5)
 
 
 def write_models(folder: Path, make_fpdm: Callable[..., FPDM]) -> Path:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import comfy.conds
 import torch
@@ -26,7 +26,8 @@ def plain_weights(model: nn.Module) -> Iterator[None]:
     replaced: list[tuple[dict[str, Any], str, Tensor]] = []
     try:
         for module in model.modules():
-            for table, is_weight in ((module._parameters, True), (module._buffers, False)):
+            weights = cast(dict[str, Any], module._parameters)
+            for table, is_weight in ((weights, True), (module._buffers, False)):
                 for name, tensor in table.items():
                     # Quantised weights are unpacked into ordinary tensors on use.
                     if tensor is None or type(tensor) not in (Tensor, nn.Parameter):

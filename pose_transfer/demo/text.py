@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from ..libraries import moved
 from .models import MannequinBase
 
 
@@ -19,5 +20,5 @@ def text_context(base: MannequinBase, device: torch.device) -> Callable[[Tensor]
     names = [name for name in encoder.state_dict() if not name.endswith("position_ids")]
     state = {n: base.text_encoder["text_model." + n.removeprefix("text_model.")] for n in names}
     encoder.load_state_dict(state, strict=False)
-    encoder.to(device).eval().requires_grad_(False)
+    moved(encoder, device).eval().requires_grad_(False)
     return lambda tokens: encoder(tokens).last_hidden_state

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ..fpdm import FPDM
 from ..mannequin import pairs as mannequin_pairs
 from ..mannequin import render, split_seeds
 from ..pose import draw
@@ -151,7 +152,7 @@ def _references(
 def _sampled(
     variant: Variant,
     models: DemoModels,
-    fpdm: torch.nn.Module,
+    fpdm: FPDM,
     data: PairSet,
     settings: SamplingSettings,
     seed: int,
@@ -178,7 +179,7 @@ def _sampled(
 
 
 def _retrieval(
-    data: RetrievalSet, found: Mapping[str, torch.nn.Module], device: torch.device
+    data: RetrievalSet, found: Mapping[str, FPDM], device: torch.device
 ) -> Mapping[str, Mapping[str, RetrievalScores]]:
     """A1 from the shipped tower, A2 from B5's fusion model, A3 from the shipped one."""
     rows = {"A1": retrieval(found["B6"], data, device, fuse=False)}

@@ -87,7 +87,7 @@ def sample_latents(
         pose = pose + carried
     embedding = fusion(fpdm, source, pose_map)
 
-    shape = (fpdm.unet.config.in_channels, height // LATENT_FACTOR, width // LATENT_FACTOR)
+    shape = (fpdm.unet.config["in_channels"], height // LATENT_FACTOR, width // LATENT_FACTOR)
     latents = torch.stack(
         [torch.randn(shape, generator=torch.Generator().manual_seed(int(s))) for s in noise_seeds]
     ).to(source.device)
@@ -98,7 +98,7 @@ def sample_latents(
         v = fpdm.predict_guided(
             latents, t, tokens, pose, embedding, settings.source_weight, settings.fusion_weight
         )
-        latents = scheduler.step(v, t, latents, eta=0.0).prev_sample
+        latents = scheduler.step(v, int(t), latents, eta=0.0, return_dict=False)[0]
     return latents
 
 

@@ -30,6 +30,7 @@ from ..detectors.demo import load_demo_face_encoder
 from ..fpdm import FPDM, FPDMPreprocess
 from ..fpdm.conv_towers import build_image_tower, build_pose_encoder
 from ..fpdm.unet import pose_added
+from ..libraries import moved
 from ..mannequin import LABELS, Pair, pair_seeds, render, sample_identity, sample_pose
 from ..mannequin.vocabulary import BEGIN, END, LENGTH, encode
 from ..pose import draw
@@ -145,7 +146,7 @@ def load_models(device: str, weights: Path = TRUEPOSE_WEIGHTS) -> Models:
     load_into(unet, base.unet, "the demo UNet")
     text = text_context(base, torch.device(device))
     trained = _trained(weights, device) if weights.is_file() else None
-    return Models(demo.fpdm, unet.to(device).eval(), demo.encode, demo.decode, text, trained)
+    return Models(demo.fpdm, moved(unet, device).eval(), demo.encode, demo.decode, text, trained)
 
 
 def _trained(weights: Path, device: str) -> TrainedNets:
@@ -302,7 +303,7 @@ def sample(
         with pose_added(unet, no_pose):
             untold = unet(latents, t, nothing, return_dict=False)[0]
         guided = untold + settings.guidance * (told - untold)
-        latents = scheduler.step(guided, t, latents, eta=0.0).prev_sample
+        latents = scheduler.step(guided, int(t), latents, eta=0.0, return_dict=False)[0]
     if pair is None:
         return latents, None
     garments = [REGIONS.index(region) for region in GARMENTS]

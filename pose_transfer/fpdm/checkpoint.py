@@ -21,6 +21,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from ..errors import CheckpointError
+from ..libraries import from_config
 from ..weights import Weights, load_into, read_weights, with_prefix, write_weights
 from . import conv_towers, layout, towers, transport
 from .model import FPDM
@@ -259,12 +260,12 @@ _BUILD: dict[str, Callable[[dict[str, Any], dict[str, Tensor]], nn.Module]] = {
     ),
     "class_embedding": lambda _, x: ClassEmbedding(*layout.two_layer_sizes(x)),
     "combiner": lambda _, x: Combiner(*layout.combiner_sizes(x)),
-    "unet": lambda config, _: UNet2DConditionModel.from_config(
-        {**config, "class_embed_type": "identity"}
+    "unet": lambda config, _: from_config(
+        UNet2DConditionModel, {**config, "class_embed_type": "identity"}
     ),
     "image_tower": lambda config, _: towers.build_image_tower(config),
     "source_tower": lambda config, _: towers.build_source_tower(config),
-    "vae": lambda config, _: AutoencoderKL.from_config(config),
+    "vae": lambda config, _: from_config(AutoencoderKL, config),
     "transport": lambda config, _: transport.build_transport(config),
 }
 

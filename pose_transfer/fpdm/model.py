@@ -212,9 +212,9 @@ class FPDM(nn.Module):
 
     def _check_widths(self) -> None:
         first_channels = self.pose_encoder.conv_out.out_channels
-        token_width = self.source_projection.net[4].out_features
-        embed_width = self.class_embedding.net[0].in_features
-        pairs = [("class embedding's output", self.class_embedding.net[3].out_features,
+        token_width = self.source_projection.out_dim
+        embed_width = self.class_embedding.in_dim
+        pairs = [("class embedding's output", self.class_embedding.out_dim,
                   "4 x the pose encoder's channels", 4 * first_channels)]  # fmt: skip
         if self.combiner is not None:
             fusion_width = self.combiner.output_layer.out_features
@@ -226,8 +226,7 @@ class FPDM(nn.Module):
                           "class embedding's input", embed_width))  # fmt: skip
         if self.source_tower is not None:
             pairs.append(("source tower's width", self.source_tower.config.hidden_size,
-                          "source projection's input",
-                          self.source_projection.net[0].in_features))  # fmt: skip
+                          "source projection's input", self.source_projection.in_dim))  # fmt: skip
         if self.unet is not None:
             config = self.unet.config
             pairs += [
@@ -243,7 +242,7 @@ class FPDM(nn.Module):
             config = self.transport.config
             pairs += [
                 ("transport's source width", config.source_width,
-                 "source projection's input", self.source_projection.net[0].in_features),
+                 "source projection's input", self.source_projection.in_dim),
                 ("transport's pose width", config.pose_width,
                  "pose encoder's states", self.pose_encoder.config.hidden_size),
                 ("transport's output", config.out_channels,

@@ -66,6 +66,7 @@ class SourceProjection(nn.Module):
         self, in_dim: int = 1024, hidden_dim: int = 768, out_dim: int = 1024, dropout: float = 0.2
     ) -> None:
         super().__init__()
+        self.in_dim, self.out_dim = in_dim, out_dim
         self.net = nn.Sequential(
             nn.Linear(in_dim, hidden_dim),
             nn.GELU(),
@@ -86,6 +87,7 @@ class ClassEmbedding(nn.Module):
         self, in_dim: int = 768, hidden_dim: int = 768, out_dim: int = 1280, dropout: float = 0.2
     ) -> None:
         super().__init__()
+        self.in_dim, self.out_dim = in_dim, out_dim
         self.net = nn.Sequential(
             nn.Linear(in_dim, hidden_dim),
             nn.GELU(),

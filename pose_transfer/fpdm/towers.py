@@ -8,7 +8,7 @@ are those of the released checkpoints; this module translates to what is install
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,7 +60,8 @@ class OffsetEmbeddings(Dinov2Embeddings):
         """Position table for `height` x `width` pixels: (1, 1 + cells, C), class token first."""
         table = self.position_embeddings
         native = round((table.shape[1] - 1) ** 0.5)
-        rows, columns = height // self.config.patch_size, width // self.config.patch_size
+        patch = cast(int, self.config.patch_size)  # a pair of sides for other models only
+        rows, columns = height // patch, width // patch
         if (rows, columns) == (native, native):
             return table
         grid = table[:, 1:].reshape(1, native, native, -1).permute(0, 3, 1, 2)
@@ -123,7 +124,7 @@ def to_file_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {_renamed(name, _NAMES_IN_FILE): x for name, x in tensors.items()}
 
 
-def to_installed_names(tensors: Mapping[str, Tensor], tower: SourceTower) -> dict[str, Tensor]:
+def to_installed_names(tensors: Mapping[str, Tensor], tower: nn.Module) -> dict[str, Tensor]:
     """Parameters from a file under the names of the installed source tower."""
     known = set(tower.state_dict())
     installed = {filed: name for name, filed in _NAMES_IN_FILE.items()}

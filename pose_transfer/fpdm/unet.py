@@ -17,6 +17,8 @@ import torch
 from diffusers import ConfigMixin, UNet2DConditionModel
 from torch import Tensor, nn
 
+from ..libraries import from_config
+
 
 def constructor_arguments(module: ConfigMixin) -> dict[str, Any]:
     """What a diffusers module was built with.
@@ -44,7 +46,7 @@ def with_class_input(unet: UNet2DConditionModel) -> UNet2DConditionModel:
         )
     arguments = {**constructor_arguments(unet), "class_embed_type": "identity"}
     with torch.device("meta"):
-        view = UNet2DConditionModel.from_config(arguments)
+        view = from_config(UNet2DConditionModel, arguments)
     for name, layer in unet.named_children():
         setattr(view, name, layer)
     view.training = unet.training

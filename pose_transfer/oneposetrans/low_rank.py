@@ -25,7 +25,7 @@ class LowRankBranches:
 
     def __init__(
         self,
-        layers: Mapping[str, nn.Module],
+        layers: Mapping[str, nn.Linear],
         rank: int,
         alpha: float,
         seed: int,

@@ -76,50 +76,53 @@ class TrainableAutoencoder(nn.Module):
         for part in (self.encoder, self.decoder):
             for layer in part.values():
                 if isinstance(layer, AutoencoderTinyBlock):
-                    layer.conv[-1].weight.mul_(0.1)
-                    layer.conv[-1].bias.zero_()
+                    layer.conv[-1].get_parameter("weight").mul_(0.1)
+                    layer.conv[-1].get_parameter("bias").zero_()
         rgb = torch.arange(3)
         for name in ("0", "2", "6"):
-            weight = self.encoder[name].weight
+            weight = self.encoder.get_parameter(f"{name}.weight")
             weight[:3] = 0.0
             if name == "0":
                 weight[rgb, rgb, 1, 1] = 1.0
-                self.encoder[name].bias[:3] = 0.0
+                self.encoder.get_parameter(f"{name}.bias")[:3] = 0.0
             else:
                 weight[rgb, rgb, 1:, 1:] = 0.25
-        weight = self.encoder["10"].weight
+        weight = self.encoder.get_parameter("10.weight")
         weight[:12] = 0.0
         for row in range(2):
             for column in range(2):
                 weight[3 * (2 * row + column) + rgb, rgb, 1 + row, 1 + column] = 1.0
-        last = self.encoder["14"]
-        last.weight.mul_(0.1)
-        last.bias.zero_()
-        last.weight[:8, :, 1, 1] = 0.0
-        last.bias[:3] = -0.5 * _MEAN_SCALE
+        weight, bias = self._weights_and_bias("encoder.14")
+        weight.mul_(0.1)
+        bias.zero_()
+        weight[:8, :, 1, 1] = 0.0
+        bias[:3] = -0.5 * _MEAN_SCALE
         light, tint = torch.tensor([0.3, 0.59, 0.11]), torch.tensor([0.5, 0.0, -0.5])
         for cell, (across, down) in enumerate(((-1, -1), (1, -1), (-1, 1), (1, 1))):
             places = 3 * cell + rgb
-            last.weight[rgb, places, 1, 1] = 0.25 * _MEAN_SCALE
+            weight[rgb, places, 1, 1] = 0.25 * _MEAN_SCALE
             for channel, (sign, colour) in enumerate(
                 ((across, light), (down, light), (across * down, light), (across, tint),
                  (down, tint))
             ):  # fmt: skip
-                last.weight[3 + channel, places, 1, 1] = sign * colour * 0.5 * _DETAIL_SCALE
-        first = self.decoder["1"]
-        first.weight[:3] = 0.0
-        first.weight[rgb, rgb, 1, 1] = 1.0 / _MEAN_SCALE
-        first.bias[:3] = 0.5
+                weight[3 + channel, places, 1, 1] = sign * colour * 0.5 * _DETAIL_SCALE
+        weight, bias = self._weights_and_bias("decoder.1")
+        weight[:3] = 0.0
+        weight[rgb, rgb, 1, 1] = 1.0 / _MEAN_SCALE
+        bias[:3] = 0.5
         smooth = torch.tensor([0.25, 0.5, 0.25])
         for name in ("7", "12", "17"):
-            weight = self.decoder[name].weight
+            weight = self.decoder.get_parameter(f"{name}.weight")
             weight[:3] = 0.0
             weight[rgb, rgb] = smooth[:, None] * smooth
-        final = self.decoder["19"]
-        final.weight.mul_(0.1)
-        final.weight[:, :3] = 0.0
-        final.weight[rgb, rgb, 1, 1] = 1.0
-        final.bias.zero_()
+        weight, bias = self._weights_and_bias("decoder.19")
+        weight.mul_(0.1)
+        weight[:, :3] = 0.0
+        weight[rgb, rgb, 1, 1] = 1.0
+        bias.zero_()
+
+    def _weights_and_bias(self, layer: str) -> tuple[nn.Parameter, nn.Parameter]:
+        return self.get_parameter(f"{layer}.weight"), self.get_parameter(f"{layer}.bias")
 
     def encode(self, pictures: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, C, H/8, W/8)."""

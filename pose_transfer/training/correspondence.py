@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..demo.architecture import UNET
 from ..fpdm import FPDM
+from ..libraries import AttentionLayers, set_processor
 from ..mannequin import LABELS
 from .batches import Batches
 from .towers import PLACE_WIDTH
@@ -105,7 +105,7 @@ class TaughtAttention:
 
     def __call__(
         self,
-        attn: Attention,
+        attn: AttentionLayers,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -129,10 +129,10 @@ class TaughtAttention:
 def teach(unet: UNet2DConditionModel) -> list[TaughtAttention]:
     """Put taught processors into the cross-attentions at full latent size."""
     taught = []
-    for layer in unet.down_blocks[0].attentions:
-        for block in layer.transformer_blocks:
+    for name, layer in unet.get_submodule("down_blocks.0.attentions").named_modules():
+        if name.endswith("attn2"):
             processor = TaughtAttention()
-            block.attn2.set_processor(processor)
+            set_processor(layer, processor)
             taught.append(processor)
     return taught
 
@@ -147,14 +147,14 @@ class FirstBlockTask(nn.Module):
     def __init__(self, fpdm: FPDM) -> None:
         super().__init__()
         assert fpdm.unet is not None
-        block = fpdm.unet.down_blocks[0]
+        block = fpdm.unet.get_submodule("down_blocks.0")
         self.pose_encoder = fpdm.pose_encoder
         self.source_projection = fpdm.source_projection
         self.conv_in = fpdm.unet.conv_in
-        self.resnet = block.resnets[0]
-        self.attention = block.attentions[0]
+        self.resnet = block.get_submodule("resnets.0")
+        self.attention = block.get_submodule("attentions.0")
         processor = TaughtAttention()
-        self.attention.transformer_blocks[0].attn2.set_processor(processor)
+        set_processor(self.attention.get_submodule("transformer_blocks.0.attn2"), processor)
         self._taught = [processor]
         width = UNET["block_out_channels"][0]
         self.time = nn.Parameter(torch.zeros(1, 4 * width))

@@ -53,6 +53,8 @@ Carry = Callable[[Tensor, Tensor], Tensor]
 class TextEncoder(nn.Module):
     """A CLIP text model over the captions' vocabulary: CLIP token numbers in, states out."""
 
+    table: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         rows = len(VOCABULARY) + 1
@@ -228,7 +230,8 @@ class DiffusionTask:
         labels = self.data.rows("parsing", index)[:, None]
         weight = (labels > 0) * self.settings.foreground_weight
         weight = weight + (labels == _FACE) * self.settings.face_weight
-        return 1.0 + F.adaptive_avg_pool2d(weight, self.latents.shape[-2:])
+        height, width = self.latents.shape[-2:]
+        return 1.0 + F.adaptive_avg_pool2d(weight, (height, width))
 
     def _tell(
         self, index: Tensor, many: Tensor, source: Tensor, pose: Tensor, keep: Tensor

@@ -97,10 +97,11 @@ def fold_empty_fusion(fpdm: FPDM) -> None:
     the fusion embedding is zero: the base has no class embedding that could add it.
     """
     assert fpdm.unet is not None
-    first, last = fpdm.class_embedding.net[0], fpdm.class_embedding.net[3]
-    empty = fpdm.class_embedding.eval()(first.weight.new_zeros(1, first.in_features))[0]
+    embedding = fpdm.class_embedding.eval()
+    bias = embedding.net.get_parameter("3.bias")
+    empty = embedding(bias.new_zeros(1, embedding.in_dim))[0]
     fpdm.unet.time_embedding.linear_2.bias.add_(empty)
-    last.bias.sub_(empty)
+    bias.sub_(empty)
 
 
 def write_base(

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from ..demo.architecture import EMBED_SIZE, IMAGE_SIZE, TRANSPORT
 from ..evaluation.models import save_variant
+from ..fpdm.conv_towers import ConvPoseEncoder
 from ..fpdm.preprocess import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from ..fpdm.transport import SourceTransport, build_transport, quarter_colours
 from . import export
@@ -203,11 +204,10 @@ class FPDMStages(ImageStages):
     def _new_diffusion(self) -> DemoDiffusion:
         """The second stage's networks around pose tower and transport, whose last layers learn."""
         module = DemoDiffusion()
-        encoder = module.fpdm.pose_encoder
+        encoder, transport = module.fpdm.pose_encoder, module.fpdm.transport
+        assert isinstance(encoder, ConvPoseEncoder) and transport is not None
         encoder.tower.load_state_dict(self.pose_tower().encoder.tower.state_dict())
         encoder.tower.requires_grad_(False)
-        transport = module.fpdm.transport
-        assert transport is not None
         transport.load_state_dict(self.places().state_dict())
         transport.source_places.requires_grad_(False)
         transport.pose_places.requires_grad_(False)
@@ -240,9 +240,11 @@ class FPDMStages(ImageStages):
         if self._finished(name, stage.steps):
             return self._load(name, DemoDiffusion())
         module = self.first_block()
-        task = self.diffusion_task(fuse, teach(module.fpdm.unet))
+        unet = module.fpdm.unet
+        assert unet is not None
+        task = self.diffusion_task(fuse, teach(unet))
         if self.settings.compile_blocks:
-            compile_blocks(module.fpdm.unet)
+            compile_blocks(unet)
 
         def train_until(step: int | None) -> DemoDiffusion:
             return self._train(

@@ -15,7 +15,7 @@ from .towers import (
     pose_tower_loss,
     source_tower_loss,
 )
-from .workspace import Workspace
+from .workspace import Workspace, channels_last
 from .world import render_world
 
 _CROP = (160, 128)
@@ -31,7 +31,7 @@ class ImageStages(Workspace):
 
     def autoencoder(self) -> TrainableAutoencoder:
         stage = self.settings.autoencoder
-        module = TrainableAutoencoder().to(memory_format=torch.channels_last)
+        module = channels_last(TrainableAutoencoder())
         if self._finished("autoencoder", stage.steps):
             return self._load("autoencoder", module)
         data = self._batches("image", "parsing")

@@ -212,6 +212,7 @@ def train(
                     accelerator.backward(value / pace.accumulation)
                 meter.add({"loss": value, **figures})
             norm = accelerator.clip_grad_norm_(module.parameters(), settings.clip)
+            assert norm is not None, "only DeepSpeed may keep it to itself"
             # The norm is the same in all processes, so they agree on what follows.
             broken = (~torch.isfinite(whole(norm))).float()
             bad = (bad + 1) * broken

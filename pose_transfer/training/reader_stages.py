@@ -17,7 +17,7 @@ from . import export
 from .faces import FaceTask, face_loss, visible_faces
 from .person import person_loss
 from .settings import StageSettings
-from .workspace import Workspace
+from .workspace import Workspace, channels_last
 
 
 class ReaderStages(Workspace):
@@ -57,7 +57,7 @@ class ReaderStages(Workspace):
     def person(self) -> PersonNet:
         """The demo's detector and parser; writes its file."""
         stage = self.settings.person
-        module = build_person_net(PERSON_NET).to(memory_format=torch.channels_last)
+        module = channels_last(build_person_net(PERSON_NET))
         if self._finished("person", stage.steps):
             self._load("person", module)
         else:
@@ -73,7 +73,7 @@ class ReaderStages(Workspace):
     def face(self) -> FaceTask:
         """The demo's face encoder; writes its file."""
         stage = self.settings.face
-        module = FaceTask(self.settings.identities).to(memory_format=torch.channels_last)
+        module = channels_last(FaceTask(self.settings.identities))
         if self._finished("face", stage.steps):
             self._load("face", module)
         else:

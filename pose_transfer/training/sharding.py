@@ -7,7 +7,7 @@ Whoever gathers waits for the other processes: all of them must call.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,8 @@ def optimizer_state(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     )
 
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    named = get_optimizer_state_dict(module, optimizer, options=options)
+    # Its own type allows for lists in place of both of its two parts.
+    named = cast(dict[str, Any], get_optimizer_state_dict(module, optimizer, options=options))
     if not named:
         return {}
     number = {name: i for i, (name, _) in enumerate(module.named_parameters())}

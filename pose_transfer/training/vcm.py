@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 
 from ..demo.architecture import CONTEXT_WIDTH, EMBED_WIDTH, FACE_NET
@@ -27,6 +26,7 @@ from ..demo.vcm import VCM_FILE
 from ..fpdm import FPDM
 from ..fpdm.conv_towers import ConvImageTower, describe
 from ..fpdm.unet import pose_added
+from ..libraries import AttentionLayers, set_processor
 from ..mannequin.vocabulary import END, TOKEN_IDS
 from ..oneposetrans import VCM, ImageProjection, Resampler, TokenAdapter, face_value, save_vcm
 from ..oneposetrans.vcm import attention, replace_value
@@ -64,7 +64,7 @@ class AddingProcessor:
 
     def __call__(
         self,
-        attn: Attention,
+        attn: AttentionLayers,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -88,16 +88,15 @@ class VCMTask(nn.Module):
 
         def copies(side: str) -> list[Tensor]:
             # The UNet's own projections know what its context's numbers mean.
-            return [layer.get_submodule(side).weight.detach().clone() for layer in layers]  # type: ignore[union-attr]
+            return [layer.get_parameter(f"{side}.weight").detach().clone() for layer in layers]
 
         self.vcm = VCM(
             TokenAdapter(ImageProjection(**IMAGE_PROJECTION), copies("to_v"), copies("to_k")),
             TokenAdapter(Resampler(**FACE_RESAMPLER), copies("to_v"), None),
         )
-        self._processors = [AddingProcessor() for _ in names]
-        unet.set_attn_processor(
-            {**unet.attn_processors, **dict(zip(names, self._processors, strict=True))}
-        )
+        self._processors = [AddingProcessor() for _ in layers]
+        for layer, processor in zip(layers, self._processors, strict=True):
+            set_processor(layer, processor)
         self._frozen = (unet,)  # a tuple, or it would count as a part
 
     def forward(

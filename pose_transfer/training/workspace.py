@@ -8,12 +8,18 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import nn
 
+from ..libraries import Net
 from .batches import Batches
 from .loop import train
 from .settings import DemoSettings
 from .world import World, open_world
+
+
+def channels_last(module: Net) -> Net:
+    """In the memory layout in which convolutions are fast."""
+    # torch documents this form and leaves it out of its overloads.
+    return module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
 class Workspace:
@@ -56,7 +62,7 @@ class Workspace:
         world.wait_for(count)
         return Batches(world, count, self.device, resident)
 
-    def _train(self, name: str, module: nn.Module, loss, stage, until: int | None = None):
+    def _train(self, name: str, module: Net, loss, stage, until: int | None = None) -> Net:
         start = time.monotonic()
         with torch.enable_grad():  # a stage may be asked for where something is only encoded
             train(name, module, loss, stage, self.accelerator, self.work, self.settings.seed, until)
@@ -72,7 +78,7 @@ class Workspace:
     def _finished(self, name: str, steps: int) -> bool:
         return self._step(name) >= steps
 
-    def _load(self, name: str, module):
+    def _load(self, name: str, module: Net) -> Net:
         """A stage's moving average in `module`, in eval mode."""
         path = self.work / f"{name}.pt"
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..libraries import AttentionLayers, set_processor
 from .alignment import alignment_loss, region_context_bias
 from .fusion import attention_mass, correspondence_logits, fusion_attention
 from .regions import DEFAULT_WEIGHTS, pooled_regions, region_shares, source_gate
@@ -188,7 +188,7 @@ class SiamesePair:
             for name, kind in (("attn1", _SelfAttention), ("attn2", _CrossAttention)):
                 attentions = (m for n, m in net.named_modules() if n.endswith(name))
                 for number, module in enumerate(attentions):
-                    module.set_processor(kind(number))  # type: ignore[union-attr, arg-type]
+                    set_processor(module, kind(number))
 
     def look(self, latents: Tensor, context: Tensor, regions: PairRegions | None = None) -> Look:
         """SourceNet's one pass over clean latents (B, C, h, w) with context (B, K, D).
@@ -240,15 +240,16 @@ def unheard(unet: UNet2DConditionModel, aligned: bool) -> list[nn.Parameter]:
     They lie behind its last self-attention's input or, where the alignment loss reads it, behind
     its last cross-attention's weights. Training in several processes must know.
     """
-    blocks = list(unet.up_blocks)  # type: ignore[arg-type]
+    blocks = list(unet.up_blocks)
     last = max(i for i, block in enumerate(blocks) if getattr(block, "attentions", None))
-    attention = blocks[last].attentions[-1]
-    block = attention.transformer_blocks[-1]
-    silent: list[nn.Module] = [*blocks[last + 1 :], unet.conv_out, attention.proj_out]
+    *_, attention = blocks[last].get_submodule("attentions").children()
+    *_, block = attention.get_submodule("transformer_blocks").children()
+    silent = [*blocks[last + 1 :], unet.conv_out, attention.get_submodule("proj_out")]
     silent += [x for x in (unet.conv_norm_out, getattr(blocks[last], "upsamplers", None)) if x]
-    silent += [block.norm3, block.ff, block.attn2.to_v, block.attn2.to_out]
+    names = ["norm3", "ff", "attn2.to_v", "attn2.to_out"]
     if not aligned:
-        silent += [block.attn1, block.norm2, block.attn2]
+        names += ["attn1", "norm2", "attn2"]
+    silent += [block.get_submodule(name) for name in names]
     found = {id(p): p for module in silent for p in module.parameters()}
     return list(found.values())
 
@@ -276,7 +277,7 @@ class _SelfAttention:
 
     def __call__(
         self,
-        attn: Attention,
+        attn: AttentionLayers,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -297,7 +298,7 @@ class _SelfAttention:
                 truepose.hidden[self.number] = hidden_states
             none = k[:, :0]
             out = fusion_attention(q, k, v, none, none, None, None, attn.heads)
-        return attn.to_out[1](attn.to_out[0](out))  # type: ignore[index]
+        return attn.to_out[1](attn.to_out[0](out))
 
 
 class _CrossAttention:
@@ -308,7 +309,7 @@ class _CrossAttention:
 
     def __call__(
         self,
-        attn: Attention,
+        attn: AttentionLayers,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
@@ -326,4 +327,4 @@ class _CrossAttention:
         if truepose is not None:
             truepose.weights[self.number] = weights.mean(1)
         out = (weights.to(v.dtype) @ v).transpose(1, 2).flatten(2)
-        return attn.to_out[1](attn.to_out[0](out))  # type: ignore[index]
+        return attn.to_out[1](attn.to_out[0](out))

@@ -42,7 +42,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def measure(contender: str, width: int, side: int) -> dict[str, float]:
     """Runs inside the host's process; seconds per step and for 60 of them, peak memory in MB."""
     import torch
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from autoencoders import build_autoencoder
+    from diffusers import UNet2DConditionModel
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -53,11 +54,9 @@ def measure(contender: str, width: int, side: int) -> dict[str, float]:
     ).requires_grad_(False)
     # Stable Diffusion's is 128 wide, in multiples of what group normalisation needs.
     vae_width = max(round(128 * width / 320 / 32), 1) * 32
-    vae = AutoencoderKL(
-        block_out_channels=(vae_width, 2 * vae_width, 4 * vae_width, 4 * vae_width),
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        layers_per_block=2, latent_channels=4,
-    ).requires_grad_(False)  # fmt: skip
+    vae_widths = (vae_width, 2 * vae_width, 4 * vae_width, 4 * vae_width)
+    vae = build_autoencoder(*vae_widths, layers_per_block=2, latent_channels=4)
+    vae.requires_grad_(False)
     photo, text = torch.rand(1, side * 5 // 4, side, 3), torch.randn(1, 77, CONTEXT)
     makers = {"reference": reference, "host": train_lora, "ours": tune_lora}
     run = makers[contender](unet, vae, photo, text, side)
@@ -98,7 +97,7 @@ def reference(unet: Any, vae: Any, photo: Any, text: Any, side: int) -> Callable
             crops = pixels[:, :, top : top + side].expand(BATCH, -1, -1, -1)
             latents = vae.encode(crops).latent_dist.sample() * 0.18215
             noise = torch.randn_like(latents)
-            t = torch.randint(0, 1000, (BATCH,))
+            t: Any = torch.randint(0, 1000, (BATCH,))  # diffusers annotates IntTensor
             noisy = scheduler.add_noise(latents, noise, t)
             predicted = unet(noisy, t, text.expand(BATCH, -1, -1), return_dict=False)[0]
             torch.nn.functional.mse_loss(predicted, noise).backward()
@@ -173,7 +172,7 @@ def in_host(options: argparse.Namespace, comfyui: str) -> None:
     base = ROOT / "build" / "bench"
     base.mkdir(parents=True, exist_ok=True)
     os.chdir(comfyui)
-    sys.path.insert(0, str(ROOT))
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     start = runpy.run_path(str(ROOT / "tests" / "conftest.py"))["IN_HOST"]
     exec(start.format(comfyui=comfyui, pack=str(ROOT), base=str(base)), {})
     print(json.dumps(measure(options.contender, options.width, options.resolution)))

@@ -58,7 +58,7 @@ def measure(steps: int, width: int, repeat: int) -> dict[str, Any]:
         latent_format=stock_models.LatentFormat(0.18215, 4), dtypes=(torch.float32,),
     )  # fmt: skip
     widths = [
-        unet.get_submodule(name.removesuffix(".processor")).to_q.out_features
+        unet.get_parameter(name.removesuffix("processor") + "to_q.weight").shape[0]
         for name in unet.attn_processors
         if ".attn2." in name
     ]

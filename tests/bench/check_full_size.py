@@ -33,11 +33,11 @@ PACK = Path(__file__).resolve().parents[2]
 CHECKPOINT, CONVERTED = "full_size.ckpt", "full_size.safetensors"
 LOAD_SECONDS, MEMORY_GB = 10.0, 24.0
 HEIGHT, WIDTH = 512, 352
-UNET = {
+UNET: dict[str, Any] = {
     "block_out_channels": (320, 640, 1280, 1280), "attention_head_dim": (5, 10, 20, 20),
     "cross_attention_dim": 1024, "use_linear_projection": True, "class_embed_type": "identity",
 }  # fmt: skip
-VAE = {
+VAE: dict[str, Any] = {
     "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4,
     "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
 }  # fmt: skip
@@ -109,10 +109,10 @@ def build(asked: argparse.Namespace) -> dict[str, Any]:
     with torch.device("meta"):
         fpdm = FPDM(
             SourceProjection(), PoseEncoder(), ClassEmbedding(), Combiner(),
-            unet=UNet2DConditionModel.from_config(UNET),
+            unet=UNet2DConditionModel(**UNET),
             image_tower=towers.build_image_tower(IMAGE_TOWER),
             source_tower=towers.build_source_tower(SOURCE_TOWER),
-            vae=AutoencoderKL.from_config(VAE),
+            vae=AutoencoderKL(**VAE),
         )  # fmt: skip
     noise = torch.randn(2**20, generator=torch.Generator().manual_seed(0))
     dtype = DTYPES[asked.dtype]

@@ -72,6 +72,7 @@ def test_the_frame_moves_scales_and_turns_a_person(editor: Any):
 
     def middle(selector: str) -> np.ndarray:
         box = page.locator(selector).bounding_box()
+        assert box is not None
         return np.array([box["x"] + box["width"] / 2, box["y"] + box["height"] / 2])
 
     def drag(start: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -82,6 +83,7 @@ def test_the_frame_moves_scales_and_turns_a_person(editor: Any):
         return editor.body()[:, :2]
 
     frame = page.locator(".pt-frame-border").bounding_box()
+    assert frame is not None
     edge = np.array([frame["x"], frame["y"] + frame["height"] / 2])
     moved = drag(edge, edge + np.array([40, -20]))
     assert np.allclose(moved - start, np.array([40, -20]) / zoom, atol=1)

@@ -262,6 +262,7 @@ def test_fingers_drag_joints_move_the_view_and_pinch_it(editor: Any):
     assert not np.allclose(dragged[LEFT_WRIST], before[LEFT_WRIST])
 
     box = page.locator(".pt-stage").bounding_box()
+    assert box is not None
     left, top = box["x"] + 30, box["y"] + 60
     editor.swipe([(left, top), (left + 20, top + 10), (left + 50, top + 25)])
     assert np.allclose(editor.place(LEFT_WRIST), np.add(moved, (50, 25)), atol=2)

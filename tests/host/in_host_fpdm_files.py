@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import copy
+import sys
 from pathlib import Path
 from typing import Any
 
 import comfy.sd
 import folder_paths
 import torch
-from diffusers import AutoencoderKL
 from pose_transfer_pack.nodes import fpdm as nodes
 from pose_transfer_pack.nodes import host
 from pose_transfer_pack.nodes.fpdm_files import SaveFPDM
@@ -18,6 +18,9 @@ from pose_transfer_pack.pose_transfer.errors import PoseTransferError
 from pose_transfer_pack.pose_transfer.fpdm import FPDM, load_checkpoint, save_checkpoint
 from safetensors.torch import load_file
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from autoencoders import build_autoencoder
 
 Report = dict[str, Any]
 ATTENTION = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -125,11 +128,9 @@ def changed(stage_1: Path) -> bool:
 def saved(folder: Path, tiny_path: str) -> Report:
     """Load, add a LoRA, save, load: the same numbers with the LoRA in them."""
     library = load_checkpoint(tiny_path)
-    library.vae = AutoencoderKL(
-        block_out_channels=(32, 64, 32, 32), down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, scaling_factor=0.5,
-        layers_per_block=2,
-    ).eval()  # fmt: skip
+    library.vae = build_autoencoder(
+        32, 64, 32, 32, latent_channels=4, scaling_factor=0.5, layers_per_block=2
+    ).eval()
     save_checkpoint(library, folder / "tiny.safetensors")
     model, fpdm, vae = nodes.LoadFPDM.execute("tiny.safetensors").result
 

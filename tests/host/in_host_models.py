@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler
+from diffusers import DDPMScheduler
 from pose_transfer_pack.nodes import loading
 from pose_transfer_pack.nodes.once import load_once
 from pose_transfer_pack.pose_transfer.demo.architecture import SCHEDULER
@@ -20,6 +21,9 @@ from pose_transfer_pack.pose_transfer.mannequin.captions import caption
 from pose_transfer_pack.pose_transfer.mannequin.vocabulary import encode
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from autoencoders import build_autoencoder
 
 Report = dict[str, Any]
 
@@ -95,10 +99,7 @@ def text_model(base: Any) -> CLIPTextModel:
 def released(tiny_path: str, heads: dict[str, dict[str, int]], folder: Path) -> Report:
     """The released code's tiny model through Load FPDM: a UNet of Stable Diffusion 2's kind."""
     reference = load_checkpoint(tiny_path, config=heads)
-    reference.vae = AutoencoderKL(
-        block_out_channels=(32, 64, 32, 32), down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, scaling_factor=0.5,
-    ).eval()  # fmt: skip
+    reference.vae = build_autoencoder(32, 64, 32, 32, latent_channels=4, scaling_factor=0.5).eval()
     path = folder / "tiny.safetensors"
     save_checkpoint(reference, path)
     model, fpdm, vae = loading.load_fpdm(path)
@@ -111,7 +112,8 @@ def released(tiny_path: str, heads: dict[str, dict[str, int]], folder: Path) -> 
         x, t, context=context, transformer_options=options
     )
     z = torch.randn(1, 4, 16, 12)
-    decoded = (reference.vae.decode(z).sample / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+    decode: Any = reference.vae.decode  # diffusers annotates FloatTensor, in and out
+    decoded = (decode(z).sample / 2 + 0.5).clamp(0, 1).movedim(1, -1)
     return {
         "tiny unet": difference(predicted, reference.predict_noise(x, t, context, pose, fusion)),
         "tiny prediction": model.model.model_type.name,

@@ -6,7 +6,9 @@ The UNets come with diffusers' twin of the same weights. Runs in a process of th
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import comfy.model_base
@@ -14,9 +16,12 @@ import comfy.model_patcher
 import comfy.supported_models
 import comfy.utils
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from pose_transfer_pack.nodes import stock_models
 from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from autoencoders import build_autoencoder
 
 CONTEXT = 32
 _UNET = {
@@ -114,10 +119,7 @@ def tiny_sd3() -> Tiny:
 
 def tiny_vae(channels: int) -> Any:
     torch.manual_seed(1)
-    vae = AutoencoderKL(
-        block_out_channels=(32, 64, 32, 32), down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=channels, scaling_factor=0.5,
-    ).eval()  # fmt: skip
+    vae = build_autoencoder(32, 64, 32, 32, latent_channels=channels, scaling_factor=0.5).eval()
     return stock_models.build_vae(vae.state_dict(), vae.config)
 
 

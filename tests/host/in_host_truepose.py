@@ -174,8 +174,8 @@ def others(world: World) -> Report:
     def plain(q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
         seen.append("replace")
         assert len(k) == len(q) and k.shape == q.shape  # what that pack expects
-        heads = [x.unflatten(-1, (options["n_heads"], -1)).transpose(1, 2) for x in (q, k, v)]
-        out = torch.nn.functional.scaled_dot_product_attention(*heads)
+        q, k, v = (x.unflatten(-1, (options["n_heads"], -1)).transpose(1, 2) for x in (q, k, v))
+        out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
         return out.transpose(1, 2).flatten(2)
 
     before = world.demo.model.clone()
@@ -203,7 +203,7 @@ def lora(world: World) -> Report:
     """Source tokens go through the projections that a LoRA has changed."""
     name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k"
     merged = copy.deepcopy(world.unet)
-    weight = merged.get_submodule(name).weight
+    weight = merged.get_parameter(f"{name}.weight")
     up, down = torch.randn(weight.shape[0], 4) * 0.1, torch.randn(4, weight.shape[1]) * 0.1
     weight.add_(0.8 * up @ down)
     key = "lora_unet_" + name.replace(".", "_")

@@ -108,7 +108,8 @@ def diffusers_net(tensors: dict[str, Tensor], prefix: str, channels: int) -> UNe
     ).eval()  # fmt: skip
     for module in unet.modules():
         if hasattr(module, "attn2"):
-            module.attn2 = module.norm2 = None
+            module.register_module("attn2", None)
+            module.register_module("norm2", None)
     named = {k.removeprefix(prefix): x for k, x in tensors.items() if k.startswith(prefix)}
     unet.load_state_dict(named)
     return unet
@@ -228,7 +229,7 @@ def own(path: Path) -> Report:
         return nodes.SourceFeaturesNode.execute(*given, **more).result[0]
 
     report: Report = {"own vae": list(pair.vae.encode(source).shape)}
-    nets = [UNet2DConditionModel.from_config(file.config["unet"]).eval() for _ in range(2)]
+    nets = [UNet2DConditionModel(**file.config["unet"]).eval() for _ in range(2)]
     for net, tensors in zip(nets, (file.target, file.source), strict=True):
         net.load_state_dict(tensors)
     library = SiamesePair(*nets)

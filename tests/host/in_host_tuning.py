@@ -195,7 +195,7 @@ def ends(made: Any) -> Report:
 
     lines: list[str] = []
     handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: lines.append(record.getMessage())
     logging.getLogger().addHandler(handler)
     model, sizes = calls_until(2, exhaust)
     retried, _ = tuning._tune(job(made, model=model, settings={"batch": 4}))

@@ -92,7 +92,7 @@ def reference(world: World, data: Path) -> Report:
     face_part = TokenAdapter(Given(face), everywhere(io["processor.to_face_v_ip.weight"]), None)
     weights = VCMModel("reference", host.managed(VCM(image_part, face_part)), None)
     unet = copy.deepcopy(world.unet)
-    block = unet.up_blocks[1].attentions[1].transformer_blocks[1].attn2
+    block = unet.get_submodule("up_blocks.1.attentions.1.transformer_blocks.1.attn2")
     for name in ("to_q.weight", "to_k.weight", "to_v.weight", "to_out.0.weight", "to_out.0.bias"):
         block.get_parameter(name).copy_(io[f"attn.{name}"])
     model = stock_models.build_model(
@@ -153,7 +153,7 @@ def whole_unet(world: World) -> Report:
     seen = torch.randn(2, EMBED)
     several, several_positive, several_negative = world.apply(seen=seen)
     tokens = world.vcm.image.tokens
-    world.vcm.image.tokens = lambda e: tokens(e).flatten(0, 1)[None]  # type: ignore[method-assign]
+    world.vcm.image.tokens = lambda e: tokens(e).flatten(0, 1)[None]
     two = world.expected(positive[0][0], 4, seen, face)
     del world.vcm.image.tokens
     plain = world.predict(world.model, positive)[0]
@@ -219,7 +219,7 @@ def settings(world: World) -> Report:
 
     name = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v"
     merged = copy.deepcopy(world.unet)
-    weight = merged.get_submodule(name).weight
+    weight = merged.get_parameter(f"{name}.weight")
     up, down = torch.randn(weight.shape[0], 4) * 0.1, torch.randn(4, weight.shape[1]) * 0.1
     weight.add_(0.8 * up @ down)
     key = "lora_unet_" + name.replace(".", "_")

@@ -69,7 +69,7 @@ class World:
         self.clip = stock_models.build_clip(named, text)
         attentions = [n for n in self.unet.attn_processors if ".attn2." in n]
         widths = [
-            self.unet.get_submodule(n.removesuffix(".processor")).to_q.out_features
+            self.unet.get_parameter(n.removesuffix("processor") + "to_q.weight").shape[0]
             for n in attentions
         ]
         self.order = attentions

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import nn
 
@@ -19,6 +19,7 @@ from pose_transfer.fpdm import PoseEncoder
 from pose_transfer.training.truepose_pair import new_pair, write_truepose
 from pose_transfer.training.user.truepose_nets import Pair, PairNets
 from pose_transfer.truepose import ImageTokens
+from tests.autoencoders import build_autoencoder
 from tests.leffa_layout import leffa_tensors
 
 CLOSE = 1e-4
@@ -160,7 +161,8 @@ def user_s_pair(path: Path) -> Path:
     unet = UNet2DConditionModel(
         block_out_channels=(32, 64), down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), layers_per_block=1,
-        cross_attention_dim=12, attention_head_dim=(2, 4), use_linear_projection=True,
+        cross_attention_dim=12, use_linear_projection=True,
+        attention_head_dim=(2, 4),  # pyright: ignore[reportArgumentType]  diffusers: tuple[int]
     )  # fmt: skip
     for name, value in unet.named_parameters():
         if ".attn2.to_" in name and value.dim() == 2:  # a fresh net hardly hears its context
@@ -169,10 +171,7 @@ def user_s_pair(path: Path) -> Path:
     nn.init.normal_(source_unet.conv_in.weight, std=0.1)
     encoder = PoseEncoder(32, (4, 8, 8, 8))
     nn.init.normal_(encoder.conv_out.weight, std=0.2)
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(32,) * 4, scaling_factor=0.5,
-    )  # fmt: skip
+    vae = build_autoencoder(32, 32, 32, 32, scaling_factor=0.5)
     nets = PairNets(unet, source_unet, encoder, ImageTokens(16, 12, 3), aligned=True)
     Pair(nets, vae, "epsilon").save(path)
     return path

@@ -72,7 +72,7 @@ def small_unet() -> UNet2DConditionModel:
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
         layers_per_block=1,
         cross_attention_dim=12,
-        attention_head_dim=(1, 2),
+        attention_head_dim=(1, 2),  # pyright: ignore[reportArgumentType]  diffusers: tuple[int]
         norm_num_groups=4,
         use_linear_projection=True,
     ).eval()

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import ray
+import ray.exceptions
 
 from pose_transfer.client import Backoff, ClusterPlan, Job, Order, Outcome, ServerError
 from pose_transfer.client.cluster import _Driver

@@ -95,8 +95,9 @@ def test_torchvision_file_is_recognised_and_prepared_as_by_the_released_code(
     x = nn.functional.interpolate(pictures.float() / 255, (299, 299), mode="bilinear")
     for channel, (mean, deviation) in enumerate(((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))):
         x[:, channel] = (x[:, channel] * deviation + mean - 0.5) / 0.5
-    kept: list[Tensor] = []
-    hook = network.avgpool.register_forward_hook(lambda m, i, out: kept.append(out))
+    kept: list[Any] = []
+    pool = network.get_submodule("avgpool")
+    hook = pool.register_forward_hook(lambda m, i, out: kept.append(out))
     with torch.no_grad():
         network(x)
     hook.remove()

@@ -29,7 +29,7 @@ class Oracle:
     """Stands in for an FPDM that knows the clean latents and what each condition adds."""
 
     def __init__(self, clean: Tensor, unet_channels: int = 4) -> None:
-        self.unet = SimpleNamespace(config=SimpleNamespace(in_channels=unet_channels))
+        self.unet = SimpleNamespace(config={"in_channels": unet_channels})
         self.clean = clean
         self.alphas = scheduler_for(20).alphas_cumprod
         self.weights: set[tuple[float, float]] = set()
@@ -79,7 +79,7 @@ def test_perfect_model_is_followed_to_the_clean_latents() -> None:
 def test_scheduler_starts_at_noise_and_ends_clean() -> None:
     times = scheduler_for(20).timesteps.tolist()
     assert times[0] == 999 and len(times) == 20 and times == sorted(times, reverse=True)
-    assert scheduler_for(20).config.prediction_type == "v_prediction"
+    assert scheduler_for(20).config["prediction_type"] == "v_prediction"
 
 
 def test_picture_depends_on_its_seed_and_not_on_its_batch(make_fpdm: Callable[..., FPDM]) -> None:

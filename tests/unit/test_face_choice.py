@@ -82,7 +82,7 @@ def test_a_missing_face_is_an_error_that_says_what_to_do(
     keypoints = [(60.0, 40.0), keypoint]
     plenty = [FACES[-1]] * 4
     with pytest.raises(NoFaceError) as caught:
-        choose_faces([plenty, faces], order, index, "error", keypoints)  # type: ignore[arg-type]
+        choose_faces([plenty, faces], order, index, "error", keypoints)
     assert sentence in str(caught.value)
     assert "set on_missing to 'skip'" in str(caught.value)
 

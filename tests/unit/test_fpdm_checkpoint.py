@@ -23,6 +23,7 @@ from pose_transfer.fpdm.layout import guess_image_tower, guess_source_tower, gue
 from pose_transfer.fpdm.preprocess import RELEASED
 from pose_transfer.fpdm.towers import OffsetEmbeddings
 from pose_transfer.weights import read_weights, write_weights
+from tests.autoencoders import build_autoencoder
 
 MakeFPDM = Callable[..., FPDM]
 RELEASED_PARTS = (
@@ -42,13 +43,7 @@ def assert_same_model(got: FPDM, expected: FPDM) -> None:
 
 
 def small_vae() -> AutoencoderKL:
-    return AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(4, 8),
-        norm_num_groups=4,
-        scaling_factor=0.5,
-    )
+    return build_autoencoder(4, 8, norm_num_groups=4, scaling_factor=0.5)
 
 
 @torch.no_grad()
@@ -161,12 +156,7 @@ def test_sizes_of_the_released_models_are_guessed() -> None:
 
 
 def test_autoencoder_is_read_from_shapes(fpdm_data: Path, tmp_path: Path) -> None:
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(32, 64, 32),
-        layers_per_block=1,
-    )
+    vae = build_autoencoder(32, 64, 32, layers_per_block=1)
     tensors = load_file(fpdm_data / "tiny.safetensors")
     tensors |= {f"vae.{name}": x for name, x in vae.state_dict().items()}
     save_file(tensors, tmp_path / "fpdm.safetensors")

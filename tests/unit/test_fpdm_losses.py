@@ -54,10 +54,11 @@ def test_rows_are_targets(recorded: dict[str, Any]) -> None:
 
 def test_loss_is_float32_and_finite_under_autocast() -> None:
     values = [torch.randn(4, 8, requires_grad=True) for _ in range(3)]
+    target, source, fused = (100 * v for v in values)
     with torch.autocast("cpu", torch.bfloat16):
-        loss = info_nce(*(100 * v for v in values))
+        loss = info_nce(target, source, fused)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, info_nce(*(100 * v for v in values)))
+    torch.testing.assert_close(loss, info_nce(target, source, fused))
     loss.backward()
     assert all(v.grad is not None and v.grad.isfinite().all() for v in values)
 

@@ -59,8 +59,8 @@ def test_pose_and_time_offset_are_plain_additions(make_fpdm: MakeFPDM) -> None:
     got = fpdm.predict_noise(**given)
 
     offset = fpdm.time_offset(given["fusion"])[0]
-    unet.conv_in.bias += 0.25
-    unet.time_embedding.linear_2.bias += offset
+    unet.get_parameter("conv_in.bias").add_(0.25)
+    unet.get_parameter("time_embedding.linear_2.bias").add_(offset)
     expected = unet(
         given["latents"], given["t"], given["tokens"], class_labels=torch.zeros(2, 32)
     ).sample
@@ -161,7 +161,7 @@ def test_half_precision_stays_near(make_fpdm: MakeFPDM, how: str) -> None:
             half = fpdm.predict_noise(**given)
     else:
         assert fpdm.unet is not None
-        fpdm.unet.to(torch.bfloat16)
+        fpdm.unet.bfloat16()
         half = fpdm.predict_noise(**given)
     assert half.dtype == torch.float32
     assert (half - exact).abs().max() < 0.1 * exact.std()

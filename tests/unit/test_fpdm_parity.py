@@ -135,12 +135,12 @@ def test_trajectory(
     latents = torch.randn(1, 4, 16, 12, generator=generator)
     assert_close(latents, reference_io[f"traj.{name}.init_latents"], 0)
 
-    conditions = [
+    tokens, pose_features, fusion = (
         reference_io[key][:1]
         for key in ("srcimage_proj_model.out", "pose_t_proj.out", "combiner.out")
-    ]
+    )
     for step, t in enumerate(scheduler.timesteps):
-        guided = released.predict_guided(latents, t, *conditions)
+        guided = released.predict_guided(latents, t, tokens, pose_features, fusion)
         assert_close(guided[0], reference_io[f"traj.{name}.guided"][step], UNET)
         latents = scheduler.step(guided, t, latents, generator=generator).prev_sample
         assert_close(latents[0], reference_io[f"traj.{name}.latents"][step], UNET)

@@ -101,7 +101,7 @@ def demo_like(make_fpdm: Callable[..., FPDM]) -> FPDM:
     transport = build_transport({**CONFIG, "source_width": 8, "pose_width": 8})
     nn.init.normal_(transport.conv_out.weight)
     for head in (transport.source_places, transport.pose_places):
-        nn.init.constant_(head.net[2].bias[16:], 9.0)  # a body everywhere
+        nn.init.constant_(head.get_parameter("net.2.bias")[16:], 9.0)  # a body everywhere
     fpdm = make_fpdm(
         source_projection=SourceProjection(8, 20, 12),
         pose_encoder=build_pose_encoder({**towers, "out_channels": 8}),

@@ -85,7 +85,7 @@ KINDS = [Noise(), Velocity(), Flow()]
 class World:
     """Two frozen layers that see channels only, and a photo of 6x5 cells."""
 
-    layers: dict[str, nn.Module]
+    layers: dict[str, nn.Linear]
     photos: Photos
     sampling: Noise
 
@@ -115,7 +115,7 @@ class World:
 def world() -> Callable[..., World]:
     def make(sampling: Noise | None = None) -> World:
         generator = torch.Generator().manual_seed(0)
-        layers: dict[str, nn.Module] = {"a": nn.Linear(3, 8), "b": nn.Linear(8, 3)}
+        layers = {"a": nn.Linear(3, 8), "b": nn.Linear(8, 3)}
         for layer in layers.values():
             for weight in layer.requires_grad_(False).parameters():
                 weight.copy_(torch.randn(weight.shape, generator=generator) / 3)
@@ -207,7 +207,7 @@ def test_branches_add_up_times_down(world: Callable[..., World]) -> None:
 
 
 def test_what_is_stored_is_what_the_file_of_that_moment_holds() -> None:
-    branches = LowRankBranches(layers := nn.ModuleDict({"a": nn.Linear(3, 2)}), 2, 2.0, 0)
+    branches = LowRankBranches(layers := {"a": nn.Linear(3, 2)}, 2, 2.0, 0)
     with torch.no_grad():
         branches.up["a"].normal_()
     stored, then = branches.stored(), branches.tensors({"a": "a"})

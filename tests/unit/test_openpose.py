@@ -100,7 +100,7 @@ class PaintedSpots(Painter):
 
 
 class PaintedFaces(PaintedSpots):
-    def forward(self, picture: Tensor) -> list[Tensor]:  # type: ignore[override]
+    def forward(self, picture: Tensor) -> list[Tensor]:
         return [super().forward(picture)]
 
 

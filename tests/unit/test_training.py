@@ -43,13 +43,14 @@ def _toy_loss(module, step, generator):
     return loss, {}
 
 
-def _toy() -> nn.Module:
+def _toy() -> nn.Linear:
     torch.manual_seed(0)
     return nn.Linear(3, 1)
 
 
 def _run(folder, **options) -> torch.Tensor:
-    return train("toy", _toy(), _toy_loss, TOY, Accelerator(cpu=True), folder, **options).weight
+    trained = train("toy", _toy(), _toy_loss, TOY, Accelerator(cpu=True), folder, **options)
+    return trained.get_parameter("weight")
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path):
@@ -111,7 +112,7 @@ def test_a_step_whose_gradient_is_not_finite_changes_nothing(tmp_path):
     trained = _broken_run(tmp_path, watched, pace=Pace(log_every=20))
     assert torch.equal(seen[18], seen[17])
     assert not torch.equal(seen[17], seen[16]) and not torch.equal(seen[19], seen[18])
-    assert torch.isfinite(trained.weight).all()
+    assert torch.isfinite(trained.get_parameter("weight")).all()
     state = torch.load(tmp_path / "toy.pt", weights_only=True)
     assert state["step"] == 40 and state["optimizer"]["state"][0]["step"] == 39
     lines = [json.loads(x) for x in (tmp_path / "toy.jsonl").read_text().splitlines()[1:]]
@@ -134,7 +135,7 @@ def test_a_run_goes_on_from_a_state_that_an_unfused_optimizer_left(tmp_path):
     for group in state["optimizer"]["param_groups"]:
         group["fused"] = None
     torch.save(state, tmp_path / "toy.pt")
-    weight = _broken_run(tmp_path, _broken_at(20)).weight
+    weight = _broken_run(tmp_path, _broken_at(20)).get_parameter("weight")
     assert torch.isfinite(weight).all()
 
 
@@ -185,7 +186,7 @@ def test_shipped_files_load_and_predict(work):
     base = load_base(work / "out" / export.BASE_FILE)
     from diffusers import UNet2DConditionModel
 
-    unet = UNet2DConditionModel.from_config(dict(base.unet_config))
+    unet = UNet2DConditionModel(**base.unet_config)
     unet.load_state_dict(dict(base.unet))
     fpdm = load_checkpoint(work / "out" / export.FPDM_FILE, base_unet=unet)
     sample = render(9, 9)

@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,7 +85,7 @@ def test_training_computes_what_inference_does_and_every_part_learns() -> None:
     with torch.no_grad():
         image_tokens, face_tokens = vcm.image.tokens(images), vcm.face.tokens(faces)
 
-        def library(i: int):
+        def library(i: int) -> Any:  # diffusers lists its own processors only
             def attend(attn, hidden_states, encoder_hidden_states=None, **_):
                 q, k, v = (
                     layer(x)

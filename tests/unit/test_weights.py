@@ -47,8 +47,8 @@ def test_same_content_makes_the_same_bytes(tmp_path: Path) -> None:
     metadata = {f'{i} \u00e4\u59ff\x1f\x7f\n"\\': f"\U0001f600 {{{i}}}\t/" for i in range(20)}
     written = []
     for step in (1, -1, 1, -1):
-        given = [dict(list(x.items())[::step]) for x in (tensors(), metadata)]
-        write_weights(tmp_path / "w", *given)
+        turned = dict(list(tensors().items())[::step])
+        write_weights(tmp_path / "w", turned, dict(list(metadata.items())[::step]))
         written.append((tmp_path / "w").read_bytes())
     assert len(set(written)) == 1
     weights = read_weights(tmp_path / "w")

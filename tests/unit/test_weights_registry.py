@@ -104,7 +104,7 @@ def test_an_unknown_name_of_the_package_is_an_attribute_error() -> None:
     import pose_transfer.weights
 
     with pytest.raises(AttributeError, match="nothing"):
-        _ = pose_transfer.weights.nothing  # type: ignore[attr-defined]
+        _ = pose_transfer.weights.nothing
 
 
 def test_the_readme_has_the_table() -> None:

@@ -6,19 +6,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
+from ...evaluation.sampling import scheduler_for
 from ...fpdm import FPDM, FPDMPreprocess, cumulative_guidance, load_checkpoint, save_checkpoint
 from ...fpdm.modules import ClassEmbedding, PoseEncoder, SourceProjection
 from ...fpdm.preprocess import RELEASED
+from ...fpdm.towers import ImageTower, SourceTower
 from .feed import Batch, stacked
 from .figures import panel
-from .latents import Latents, fingerprint
+from .latents import Latents, decoded, fingerprint
 from .layouts import Pair
 from .parts import (
     NOISE_LEVELS,
@@ -158,7 +161,7 @@ class FPDMTask:
         flips = (False, True) if data.flip else (False,)
         targets = [(pair.target, pair.where) for pair in pairs]
         cache.fill(targets, flips, vae, accelerator, data.workers)
-        self.latent_scale = whole.preprocess.latent_scale or vae.config.scaling_factor
+        self.latent_scale = whole.preprocess.latent_scale or vae.config["scaling_factor"]
         model = settings.model
         self.inputs = FPDMInputs(
             whole.preprocess, cache, self.latent_scale, model.drop, model.noise_offset
@@ -215,11 +218,8 @@ class FPDMTask:
         """Pictures (B, H, W, 3) in [0, 1]: DDIM from the batch's noise, guided in three passes."""
         model, vae = self.settings.model, self.whole.vae
         assert vae is not None
-        scheduler = DDIMScheduler(
-            **NOISE_LEVELS, prediction_type=self.prediction, clip_sample=False,
-            timestep_spacing="trailing",
-        )  # fmt: skip
-        scheduler.set_timesteps(model.sheet_steps)
+        levels = {**NOISE_LEVELS, "prediction_type": self.prediction, "clip_sample": False}
+        scheduler = scheduler_for(model.sheet_steps, levels)
         hidden, fusion = (torch.cat([x] * 3) for x in self._conditions(batch))
         pose_map = torch.cat([batch["pose_map"]] * 3)
         latents = batch["noise"]
@@ -233,19 +233,17 @@ class FPDMTask:
             predicted = module(
                 torch.cat([latents] * 3), times, hidden, pose_map, fusion, some, some, last
             )
+            nothing, source, everything = predicted.float().chunk(3)
             guided = cumulative_guidance(
-                *predicted.float().chunk(3), model.source_weight, model.fusion_weight
+                nothing, source, everything, model.source_weight, model.fusion_weight
             )
-            latents = scheduler.step(guided, int(t), latents, eta=0.0).prev_sample
-        vae.to(latents.device)
-        pictures = vae.decode(latents / self.latent_scale).sample.float()  # type: ignore[union-attr]
-        vae.to("cpu")
-        return (pictures.movedim(1, -1) / 2 + 0.5).clamp(0, 1).cpu()  # BCHW -> BHWC
+            latents = scheduler.step(guided, int(t), latents, eta=0.0, return_dict=False)[0]
+        return decoded(vae, latents / self.latent_scale)
 
 
 def assemble(model: FPDMModel) -> FPDM:
     """The FPDM to begin with, all parts present; new networks where no file has them."""
-    parts: dict[str, nn.Module | None]
+    parts: dict[str, Any]  # by name, each of the type that FPDM's argument has
     if model.fpdm is not None:
         start = load_checkpoint(model.fpdm)
         names = ("source_projection", "pose_encoder", "class_embedding", "combiner", "unet",
@@ -271,25 +269,23 @@ def assemble(model: FPDMModel) -> FPDM:
                 f"model.{setting}."
             )
     if model.fpdm is None:
-        parts.update(_new_networks(parts))
+        parts |= _new_networks(parts["unet"], parts["source_tower"], parts["image_tower"])
     for name in ("source_projection", "class_embedding"):
-        set_dropout(parts[name], model.dropout)  # type: ignore[arg-type]
-    return FPDM(**parts, preprocess=preprocess)  # type: ignore[arg-type]
+        set_dropout(parts[name], model.dropout)
+    return FPDM(**parts, preprocess=preprocess)
 
 
-def _new_networks(parts: dict[str, nn.Module | None]) -> dict[str, nn.Module]:
-    unet, tower, images = parts["unet"], parts["source_tower"], parts["image_tower"]
-    assert unet is not None and tower is not None and images is not None
-    first = unet.config["block_out_channels"][0]  # type: ignore[index]
+def _new_networks(
+    unet: UNet2DConditionModel, tower: SourceTower, images: ImageTower
+) -> dict[str, nn.Module]:
+    first = unet.config["block_out_channels"][0]
     return {
         "source_projection": SourceProjection(
-            tower.config.hidden_size, _HIDDEN, unet.config["cross_attention_dim"]  # type: ignore
+            tower.config.hidden_size, _HIDDEN, unet.config["cross_attention_dim"]
         ),
         "pose_encoder": PoseEncoder(first),
-        "class_embedding": ClassEmbedding(
-            images.config.projection_dim, _HIDDEN, 4 * first  # type: ignore[union-attr]
-        ),
-    }  # fmt: skip
+        "class_embedding": ClassEmbedding(images.config.projection_dim, _HIDDEN, 4 * first),
+    }
 
 
 def _fresh(generator: torch.Generator) -> torch.Generator:

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ...drafts import replacing
 from ...errors import PoseTransferError
+from ...libraries import moved
 from .layouts import Picture
 from .views import picture
 
@@ -75,18 +76,18 @@ class Latents:
             if not all(self._file(x.path, flipped).exists() for x, _, flipped in chunk)
         ]
         if mine:
-            vae.to(accelerator.device).eval()
+            moved(vae, accelerator.device).eval()
         loader = DataLoader(_Chunks(mine, self.height, self.width), None, num_workers=workers)
         for number, (chunk, pixels) in enumerate(zip(mine, loader, strict=True)):
             if isinstance(pixels, PoseTransferError):
                 raise pixels
-            moments = vae.encode(pixels.to(accelerator.device)).latent_dist.parameters  # type: ignore[union-attr]
-            rows = moments.half().cpu().numpy()
+            found = vae.encode(pixels.to(accelerator.device), return_dict=False)[0]
+            rows = found.parameters.half().cpu().numpy()
             for (x, _, flipped), row in zip(chunk, rows, strict=True):
                 _write(self._file(x.path, flipped), row)
             if accelerator.is_main_process and number % 50 == 0:
                 print(f"latents: {number + 1} of {len(mine)} batches", flush=True)
-        vae.to("cpu")
+        moved(vae, "cpu")
         accelerator.wait_for_everyone()
 
     def _file(self, path: Path, flipped: bool) -> Path:
@@ -96,6 +97,15 @@ class Latents:
              stat.st_mtime_ns, flipped, "upright"]
         )  # fmt: skip
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()}.npy"
+
+
+def decoded(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """The autoencoder's own latents -> pictures (B, H, W, 3) in [0, 1]; leaves it on the CPU."""
+    moved(vae, latents.device)
+    # It annotates torch.FloatTensor, a name from before all tensors had one type.
+    pictures = vae.decode(latents, return_dict=False)[0].float()  # pyright: ignore[reportArgumentType]
+    moved(vae, "cpu")
+    return (pictures.movedim(1, -1) / 2 + 0.5).clamp(0, 1).cpu()  # BCHW -> BHWC
 
 
 def fingerprint(vae: AutoencoderKL) -> str:

@@ -24,10 +24,13 @@ Rows = list[list[np.ndarray]]
 class Task(Protocol):
     """A model being trained. All processes call the same methods in the same order."""
 
-    module: nn.Module
-    """What learns; it is moved and wrapped by the loop, and called only through the wrapper."""
     columns: tuple[str, ...]
     """What a sheet's columns show."""
+
+    @property
+    def module(self) -> nn.Module:
+        """What learns; it is moved and wrapped by the loop, and called only through the wrapper."""
+        ...
 
     @property
     def inputs(self) -> Inputs: ...

@@ -13,17 +13,18 @@ from typing import Literal
 
 import torch
 from accelerate import Accelerator
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from ...errors import CheckpointError
+from ...evaluation.sampling import scheduler_for
 from ...fpdm import FPDMPreprocess
 from ...pose import draw
 from ...truepose import context_regions, limb_priors, region_crops
 from ...truepose.siamese import PairRegions
 from .feed import Batch, stacked
 from .figures import panel
-from .latents import Latents, fingerprint
+from .latents import Latents, decoded, fingerprint
 from .layouts import Pair
 from .parts import NOISE_LEVELS, clip_tower, embed_size
 from .regions import CELL, Regions, load_parser
@@ -273,11 +274,8 @@ class TruePoseTask:
     def _generate(self, module: nn.Module, batch: Batch) -> Tensor:
         """Pictures (B, H, W, 3) in [0, 1]: DDIM from the batch's noise, guided in two passes."""
         model = self.settings.model
-        scheduler = DDIMScheduler(
-            **NOISE_LEVELS, prediction_type=self.pair.prediction, clip_sample=False,
-            timestep_spacing="trailing",
-        )  # fmt: skip
-        scheduler.set_timesteps(model.sheet_steps)
+        levels = {**NOISE_LEVELS, "prediction_type": self.pair.prediction, "clip_sample": False}
+        scheduler = scheduler_for(model.sheet_steps, levels)
         both = {name: torch.cat([x, x]) for name, x in batch.items()}
         latents = batch["noise"]
         count = len(latents)
@@ -289,8 +287,5 @@ class TruePoseTask:
             predicted, _ = self._predict(module, torch.cat([latents] * 2), times, both)
             nothing, everything = predicted.float().chunk(2)
             guided = nothing + model.guidance * (everything - nothing)
-            latents = scheduler.step(guided, int(t), latents, eta=0.0).prev_sample
-        self.vae.to(latents.device)
-        pictures = self.vae.decode(latents / self.latent_scale).sample.float()
-        self.vae.to("cpu")
-        return (pictures.movedim(1, -1) / 2 + 0.5).clamp(0, 1).cpu()  # BCHW -> BHWC
+            latents = scheduler.step(guided, int(t), latents, eta=0.0, return_dict=False)[0]
+        return decoded(self.vae, latents / self.latent_scale)

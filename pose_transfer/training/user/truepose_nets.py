@@ -17,6 +17,7 @@ from ...errors import CheckpointError
 from ...fpdm.checkpoint import build_part
 from ...fpdm.modules import PoseEncoder
 from ...fpdm.unet import constructor_arguments, pose_added
+from ...libraries import from_config
 from ...truepose import ImageTokens
 from ...truepose.checkpoint import load_pair, save_pair
 from ...truepose.siamese import PairRegions, SiamesePair, pair_alignment, unheard
@@ -147,11 +148,11 @@ def read_pair(path: Path, embed_width: int, aligned: bool) -> Pair:
     load_into(tokens, _floats(file.parts["image_tokens"]), "the pair's image tokens")
     nets = []
     for tensors, what in ((file.target, "TargetNet"), (file.source, "SourceNet")):
-        net = None if tensors is None else UNet2DConditionModel.from_config(file.config["unet"])
+        net = None if tensors is None else from_config(UNet2DConditionModel, file.config["unet"])
         if net is not None and tensors is not None:
             load_into(net, _floats(tensors), f"the pair's {what}")
         nets.append(net)
-    vae = AutoencoderKL.from_config(file.config["vae"])
+    vae = from_config(AutoencoderKL, file.config["vae"])
     load_into(vae, _floats(file.vae), "the pair's autoencoder")
     encoder = build_part("pose_encoder", {}, _floats(file.parts["pose_encoder"]))
     target, source = nets
