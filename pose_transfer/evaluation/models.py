@@ -106,6 +106,7 @@ class Variant:
 
     `shipped` means the demo's own FPDM weights; else a file `<name>.safetensors` is needed.
     `carry`: whether the demo's `SourceTransport`, which is not the paper's, takes part.
+    `optional`: nobody misses it where its file is not at hand.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Variant:
     fusion: FusionSlot
     shipped: bool = False
     carry: bool = True
+    optional: bool = False
 
 
 VARIANTS = (
@@ -120,6 +122,7 @@ VARIANTS = (
     Variant("B4", "source embedding in the fusion slot", source_embedding),
     Variant("B5", "IPF, baseline loss", fused_embedding),
     Variant("B6", "IPF, source-enhanced loss (shipped)", fused_embedding, shipped=True),
+    Variant("B6+", "B6, trained on for as long as B3 to B5", fused_embedding, optional=True),
     Variant("B6-", "B6 without the carried colours", fused_embedding, shipped=True, carry=False),
 )
 

@@ -83,7 +83,8 @@ def benchmark(
     for variant in VARIANTS:
         fpdm = load_variant(variant, models.fpdm, folder)
         if fpdm is None:
-            missing.append(variant)
+            if not variant.optional:
+                missing.append(variant)
             continue
         if not variant.carry and fpdm.transport is None:
             continue

@@ -6,8 +6,12 @@ fusion_baseline, latents, places, first_block, diffusion, decoder, export, judge
 Each leaves its state in the work folder and is skipped when it is done; a stopped one goes on where
 it was.
 Independent stages may run in processes of their own beside each other, also while `render` is still
-at work. `ablation`, on demand only, trains the second stage's end three more times for the
-benchmark.
+at work.
+
+On demand only: `ablation` trains the second stage's end once more for each of B3 to B5 of the
+benchmark; B3, B4, B5 and B6+ are its parts. `shipped` starts a new work folder from the shipped
+weights, with the second stage near its schedule's end: to train them on, or for the ablation
+without a whole run (`--stages shipped render ablation`).
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from pathlib import Path
 
 import torch
 
+from . import shipped
+from .fpdm_stages import ABLATION
 from .reader_stages import ReaderStages
 from .settings import PRESETS
 from .vcm import VCMStage
@@ -28,7 +34,7 @@ STAGES = (
     "fusion_baseline", "latents", "places", "first_block", "diffusion", "decoder", "export",
     "judge", "person", "face", "vcm",
 )  # fmt: skip
-EXTRA_STAGES = ("ablation",)
+EXTRA_STAGES = ("shipped", "ablation", *ABLATION)
 
 
 class DemoTraining(VCMStage, ReaderStages):
@@ -59,6 +65,10 @@ def main() -> None:
     for name in options.stages:
         if name == "diffusion":
             training.diffusion(options.until)
+        elif name == "shipped":
+            shipped.seed(training)
+        elif name in ABLATION:
+            training.variant(name)
         else:
             getattr(training, name)()
 

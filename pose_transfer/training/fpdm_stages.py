@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..demo.architecture import EMBED_SIZE, IMAGE_SIZE, TRANSPORT
-from ..evaluation.models import save_variant
+from ..evaluation.models import load_demo_models, save_variant
 from ..fpdm.conv_towers import ConvPoseEncoder
 from ..fpdm.preprocess import CLIP_MEAN, CLIP_STD, IMAGENET_MEAN, IMAGENET_STD
 from ..fpdm.transport import SourceTransport, build_transport, quarter_colours
@@ -27,10 +27,18 @@ from .image_stages import ImageStages
 from .places import places_loss
 
 _ENCODE_BATCH = 64
+LATENT_SCALE = "latent-scale.pt"
+"""Mean and deviation of latents; only in a work folder that started from the shipped weights."""
+ABLATION = ("B3", "B4", "B5", "B6+")
 
 
 class FPDMStages(ImageStages):
     """Fusion model and diffusion. Each stage trains what is not trained yet, and returns it."""
+
+    @property
+    def started_from_shipped(self) -> bool:
+        """See `shipped.seed`."""
+        return (self.work / LATENT_SCALE).exists()
 
     def fusion(self, name: str = "fusion", source_enhanced: bool = True) -> FusionModel:
         stage = self.settings.fusion
@@ -65,6 +73,9 @@ class FPDMStages(ImageStages):
                 )
         latents = torch.cat(parts)
         mean, std = latents.mean(), latents.std()
+        if self.started_from_shipped:
+            known = torch.load(self.work / LATENT_SCALE, weights_only=True)
+            mean, std = known["mean"], known["std"]
         state = {"latents": ((latents - mean) / std).half(), "mean": mean, "std": std}
         torch.save(state, path)
         return state
@@ -188,7 +199,10 @@ class FPDMStages(ImageStages):
             return lambda index: states[index.to(states.device)].to(self.device).float()
 
         states, poses = rows_of(self.source_states()), rows_of(self.pose_states())
-        correspondence = Correspondence(data, self.source_tower().places, self.pose_tower().places)
+        correspondence = None
+        if not self.started_from_shipped:  # which lacks the heads that would tell
+            heads = self.source_tower().places, self.pose_tower().places
+            correspondence = Correspondence(data, *heads)
         return DiffusionTask(
             data,
             latents,
@@ -291,31 +305,40 @@ class FPDMStages(ImageStages):
             )
         return self._load("decoder", module)
 
-    def ablation(self) -> None:
-        """The paper's B3 to B5: the last part of the second stage with something else in the slot.
+    def variant(self, name: str) -> None:
+        """One line of the paper's ablation, written to `variants/<name>.safetensors`.
 
-        They leave the shipped run (B6) at `ablation_from` of its steps and keep its schedule, so
-        all four have the same number of steps behind them. Writes `variants/B*.safetensors` in the
-        work folder, for the benchmark's `--variants`.
+        B3 to B5 train the second stage's last part with something else in the fusion slot: they
+        leave the run (B6) at `ablation_from` of its steps and keep its schedule, so all have the
+        same number of steps behind them. "B6+" is the run itself where what ships is not its end.
+        The benchmark's `--variants` reads them.
         """
-        fusion, baseline = self.fusion(), self.fusion_baseline()
-        images, _ = self.embeddings("fusion", fusion.to(self.device))
-        tower = self.source_tower().tower
-        slots: dict[str, tuple[FusionModel, Fuse]] = {
-            "B3": (fusion, lambda source, target: torch.zeros_like(images[source])),
-            "B4": (fusion, lambda source, target: F.normalize(images[source], dim=-1)),
-            "B5": (baseline, self.fused_embedding("fusion_baseline", baseline)),
-        }
-        shipped = export.assemble_fpdm(self._load("diffusion", DemoDiffusion()), fusion, tower)
-        for name, (model, fuse) in slots.items():
+        fusion = self.fusion_baseline() if name == "B5" else self.fusion()
+        if name == "B6+":
+            diffusion = self.diffusion()
+        else:
             start = self.work / f"diffusion-{name}.pt"
             if not start.exists():
                 shutil.copyfile(self.work / "diffusion-branch.pt", start)
-            diffusion = self.diffusion(name=f"diffusion-{name}", fuse=fuse)
-            variant = export.assemble_fpdm(diffusion, model, tower)
-            save_variant(
-                variant.cpu(), shipped.cpu(), self.work / "variants" / f"{name}.safetensors"
-            )
+            diffusion = self.diffusion(name=start.stem, fuse=self._slot(name, fusion))
+        tower = self.source_tower().tower
+        made = export.assemble_fpdm(diffusion.cpu(), fusion.cpu(), tower.cpu())
+        shipped = load_demo_models("cpu").fpdm
+        save_variant(made, shipped, self.work / "variants" / f"{name}.safetensors")
+
+    def _slot(self, name: str, model: FusionModel) -> Fuse:
+        """What goes into the fusion slot of the variant `name`."""
+        if name == "B5":
+            return self.fused_embedding("fusion_baseline", model)
+        images, _ = self.embeddings("fusion", model.to(self.device))
+        if name == "B4":
+            return lambda source, target: F.normalize(images[source], dim=-1)
+        return lambda source, target: torch.zeros_like(images[source])
+
+    def ablation(self) -> None:
+        """All lines of the ablation, one after the other."""
+        for name in ABLATION if self.started_from_shipped else ABLATION[:-1]:
+            self.variant(name)
 
     def export(self) -> None:
         """Write the shipped files from whatever the diffusion stage has reached."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,14 @@ def test_every_measure_of_every_method(result: BenchmarkResult) -> None:
         assert copy.scores[name].mean() < 0.95, name
     assert (truth.scores["colour"] == 0).all()
     assert set(result.retrieval) == {"A1", "A2", "A3"}
+
+
+def test_ablation_compares_what_was_trained_for_as_long(result: BenchmarkResult) -> None:
+    shipped = result.method("B6")
+    assert shipped is not None and "| B6 - B5 |" in markdown(result)
+    longer = replace(shipped, name="B6+")
+    text = markdown(replace(result, methods=(*result.methods, longer)))
+    assert "| B6+ - B5 |" in text and "| B6 - B5 |" not in text
 
 
 def test_reference_pictures_are_what_they_claim(result: BenchmarkResult) -> None:
