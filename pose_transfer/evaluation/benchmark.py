@@ -29,6 +29,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--fusion-weight", type=float, default=2.0)
     parser.add_argument("--detector-pictures", type=int, default=300, help="for detectors; 0: none")
     parser.add_argument("--films", type=int, default=FILMS, help="people in motion; 0: none")
+    parser.add_argument(
+        "--latents", type=Path, help="folder that keeps what was sampled, for runs after this"
+    )
     only = parser.add_mutually_exclusive_group()
     only.add_argument(
         "--detectors-only", action="store_true", help="measure these, keep the report's rest"
@@ -60,6 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
         settings=settings,
         detector_pictures=given.detector_pictures,
         films=given.films,
+        latents=given.latents,
     )
     print(f"Report: {given.out / 'benchmark.md'}")
 

@@ -7,6 +7,7 @@ one fixed set of held-out pairs. Everything is drawn from one seed.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
@@ -23,6 +24,7 @@ from ..mannequin import render, split_seeds
 from ..pose import draw
 from .detectors import measure_detectors
 from .films_report import measure as measure_films
+from .kept import KeptLatents, fingerprint
 from .models import VARIANTS, DemoModels, Variant, load_demo_models, load_variant
 from .report import write_report
 from .results import BenchmarkResult, Method
@@ -47,6 +49,7 @@ def benchmark(
     models: DemoModels | None = None,
     detector_pictures: int = 0,
     films: int = 0,
+    latents: Path | None = None,
 ) -> BenchmarkResult:
     """Measure the demo models on held-out mannequins.
 
@@ -62,6 +65,8 @@ def benchmark(
         models: what to measure; default: the embedded demo models.
         detector_pictures: pictures on which the demo's detectors are measured; 0 leaves them out.
         films: number of held-out people in motion, see `films.py`; 0 leaves them out.
+        latents: folder where what was sampled is kept, and taken from if nothing that decides it
+            has changed; the autoencoder does not.
 
     Raises ValueError for fewer than one pair, CheckpointError where weights are missing.
     """
@@ -89,7 +94,8 @@ def benchmark(
         if not variant.carry and fpdm.transport is None:
             continue
         found[variant.name] = fpdm
-        pictures = _sampled(variant, models, fpdm, data, settings, seed, place, batch_size)
+        kept = KeptLatents(latents)
+        pictures = _sampled(variant, models, fpdm, data, settings, seed, place, batch_size, kept)
         methods.append(_measured(variant.name, variant.title, pictures, data, models))
 
     result = BenchmarkResult(
@@ -159,9 +165,11 @@ def _sampled(
     seed: int,
     device: torch.device,
     batch_size: int,
+    kept: KeptLatents,
 ) -> NDArray[np.uint8]:
     """The variant's pictures (N, H, W, 3). All variants start from the same noise."""
     pictures = []
+    weights = fingerprint(fpdm.state_dict())
     settings = replace(settings, carry=variant.carry)
     height, width = data.parsings.shape[1:]
     bar = tqdm(total=len(data.pairs), desc=f"sample {variant.name}", unit="picture")
@@ -169,11 +177,16 @@ def _sampled(
         batch = data.pairs[start : start + batch_size]
         source = np.stack([pair.source.image for pair in batch])
         pose = np.stack([draw(p.target.pose, height, width, "fpdm") for p in batch])
+        seen = hashlib.sha256(source.tobytes() + pose.tobytes()).hexdigest()
         source, pose = (torch.from_numpy(x).to(device).float() / 255 for x in (source, pose))
         seeds = [seed * 1_000_003 + start + row for row in range(len(batch))]
-        latents = sample_latents(fpdm, source, pose, seeds, settings, variant.fusion)
+        given = (fpdm, source, pose, seeds, settings, variant.fusion)
+        latents = kept.get(
+            f"{weights} {seen} {seeds} {settings} {variant.fusion.__name__}",
+            lambda given=given: sample_latents(*given),
+        )
         with torch.no_grad():
-            pictures.append(to_uint8(models.decode(latents)).numpy())
+            pictures.append(to_uint8(models.decode(latents.to(device))).numpy())
         bar.update(len(batch))
     bar.close()
     return np.concatenate(pictures)

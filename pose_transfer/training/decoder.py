@@ -26,7 +26,10 @@ _JITTER = 3.0
 """How far from the middle of a window a head may be, cells."""
 _NOISE = 0.1
 _FACE_WEIGHT = 5.0
+_GARMENT_WEIGHT = 1.0
+"""Added to the weight of 1 that everything has; garments' patterns are what comes next to faces."""
 _FACE, _HAIR = LABELS.index("face"), LABELS.index("hair")
+_GARMENTS = [LABELS.index(name) for name in ("upper", "lower")]
 
 
 class Decoder(nn.Module):
@@ -80,11 +83,12 @@ class DecoderTask:
 
         pictures = self.data.pictures("image", index) * 2 - 1
         wanted = _cut(pictures, corners, LATENT_FACTOR)
-        face = _cut((labels == _FACE)[:, None].float(), corners, LATENT_FACTOR)
+        shown = _cut(labels[:, None], corners, LATENT_FACTOR)
         inner = _inner(corners, latents.shape[-2:])
         output = module(_cut(latents, corners, 1) * self.std + self.mean).float()
-        face = face * inner
-        weight = inner + _FACE_WEIGHT * face
+        face = (shown == _FACE) * inner
+        garments = sum((shown == label) * inner for label in _GARMENTS)
+        weight = inner + _FACE_WEIGHT * face + _GARMENT_WEIGHT * garments
         error = (output - wanted).abs()
         across = (output.diff(dim=-1) - wanted.diff(dim=-1)).abs() * weight[..., 1:]
         down = (output.diff(dim=-2) - wanted.diff(dim=-2)).abs() * weight[..., 1:, :]

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 import pose_transfer.evaluation.protocol as protocol
@@ -114,6 +115,31 @@ def test_run_is_repeatable_and_the_batch_size_does_not_matter(
     assert "## Films" not in markdown(first) and "--films 0" in markdown(first)
     again = protocol.benchmark(2, gallery=0, batch_size=2, settings=SHORT, models=models)
     assert markdown(again) == markdown(first)
+
+
+def test_latents_are_kept_until_something_that_decides_them_changes(
+    make_fpdm: Callable[..., FPDM], tmp_path: Path
+) -> None:
+    models = small_models(make_fpdm(), judge=False)
+    folder = tmp_path / "latents"
+
+    def run(models: DemoModels, seed: int = 0) -> np.ndarray:
+        given = {"gallery": 0, "batch_size": 2, "settings": SHORT, "seed": seed}
+        shipped = protocol.benchmark(2, models=models, latents=folder, **given).method("B6")
+        assert shipped is not None
+        return shipped.pictures
+
+    first = run(models)
+    (file,) = folder.iterdir()
+    save_file({"latents": torch.zeros_like(load_file(file)["latents"])}, file)
+    assert not run(models).any(), "what was kept is taken"
+    negative = replace(models, decode=lambda latents: 1 - models.decode(latents))
+    assert (run(negative) == 255).all() and len(list(folder.iterdir())) == 1
+    run(models, seed=1)
+    assert len(list(folder.iterdir())) == 2
+    with torch.no_grad():
+        models.fpdm.get_parameter("combiner.output_layer.bias").add_(1.0)
+    assert not np.array_equal(run(models), first) and len(list(folder.iterdir())) == 3
 
 
 def test_report_files(result: BenchmarkResult, tmp_path: Path) -> None:
