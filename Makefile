@@ -14,7 +14,7 @@ PYRIGHT := PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(RUN) -c 'import sys, pyright.cli; 
 	sys.exit(pyright.cli.main(["--pythonpath", sys.executable]))'
 
 .PHONY: help demo host lint test test-unit test-host bench bench-quality check-full-size test-scale \
-	train-demo locales help-pictures clean
+	train-demo locales help-pictures thumbnails clean
 
 help:
 	@echo 'make demo           a person re-posed in the real ComfyUI; the picture lands in output/'
@@ -30,6 +30,7 @@ help:
 	@echo 'make check-full-size  FPDM at its released size, with random weights (24 GB, minutes)'
 	@echo 'make locales        write the English texts of the nodes from their schemas'
 	@echo 'make help-pictures  make the pictures of the help pages'
+	@echo 'make thumbnails     make the pictures of the workflows'
 	@echo 'make clean          remove caches and output of this clone'
 
 host:
@@ -81,8 +82,11 @@ locales:
 
 help-pictures:
 	$(RUN) tests/bench/help_pictures.py $(ARGS)
-	$(RUN) --browser tests/bench/graph_pictures.py
 	$(RUN) --browser tests/bench/help_wiring.py
+
+thumbnails:
+	$(RUN) tests/bench/thumbnails.py $(ARGS)
+	$(RUN) --browser tests/bench/graph_pictures.py
 
 clean:
 	rm -rf output build runs .pytest_cache .ruff_cache
