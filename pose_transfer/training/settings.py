@@ -101,7 +101,7 @@ CPU = replace(
     fusion=StageSettings(350, 64, 6e-4, warm_up=30, ema_decay=0.99, weight_decay=1e-4),
     first_block=StageSettings(500, 12, 1.2e-3, warm_up=50, ema_decay=0.99),
     diffusion=StageSettings(6000, 16, 9e-4, warm_up=40, ema_decay=0.993),
-    decoder=StageSettings(16000, 12, 8e-4, warm_up=40, ema_decay=0.995, clip=0.5),
+    decoder=StageSettings(10000, 12, 8e-4, warm_up=40, ema_decay=0.995, clip=0.5),
     predictions=6000,
     latent_samples=10000,
     text_share=0.2,

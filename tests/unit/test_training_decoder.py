@@ -60,20 +60,26 @@ def test_only_what_has_something_beside_it_counts() -> None:
 
 
 class World:
-    """Stands where `Batches` does: one black sample with a face."""
+    """Stands where `Batches` does: one black sample, and which label is where."""
 
     device = torch.device("cpu")
 
+    def __init__(self, shown: Tensor) -> None:
+        self.shown = shown
+
     def rows(self, _name: str, index: Tensor) -> Tensor:
-        return labels(10, 10).expand(len(index), -1, -1)
+        return self.shown.expand(len(index), -1, -1)
 
     def pictures(self, _name: str, index: Tensor) -> Tensor:
         return torch.zeros(len(index), 3, 256, 192)
 
 
-def loss_of(painted: nn.Module, latents: Tensor, predicted: Tensor) -> SimpleNamespace:
+def loss_of(
+    painted: nn.Module, latents: Tensor, predicted: Tensor, shown: Tensor | None = None
+) -> SimpleNamespace:
+    world = World(labels(10, 10) if shown is None else shown)
     task = DecoderTask(
-        cast(Batches, World()), latents, torch.tensor([0]), predicted, mean=0.25, std=2.0
+        cast(Batches, world), latents, torch.tensor([0]), predicted, mean=0.25, std=2.0
     )
     loss, figures = task(painted, 64, torch.Generator().manual_seed(0))
     return SimpleNamespace(loss=float(loss), **{k: float(x) for k, x in figures.items()})
@@ -125,6 +131,17 @@ def test_faces_count_most() -> None:
     assert rest.face == 0.0 and rest.all > 0.9
     # Per pixel that is wrong.
     assert face.loss / face.all > 4 * rest.loss / rest.all
+
+
+def test_garments_count_more_than_the_rest() -> None:
+    latents = torch.zeros(1, 8, 32, 24)
+
+    def loss(name: str) -> float:
+        everywhere = torch.full((1, 256, 192), LABELS.index(name))
+        return loss_of(Flat(0.0), latents, latents, everywhere).loss
+
+    assert loss("upper") == loss("lower") == pytest.approx(2 * loss("background"))
+    assert loss("arms") == pytest.approx(loss("background"))
 
 
 def test_the_decoder_is_the_autoencoder_s() -> None:
