@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import runpy
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,9 @@ sys.path.insert(0, str(PACK))
 from pose_transfer.client import ComfyClient, ComfyServer, load_workflow  # noqa: E402
 from pose_transfer.client.workflow import Workflow  # noqa: E402
 from pose_transfer.mannequin import render  # noqa: E402
-from tests.host.test_truepose_workflows import on_the_demo  # noqa: E402
+
+TESTS = PACK / "tests" / "host" / "test_truepose_workflows.py"
+on_the_demo: Callable[..., Workflow] = runpy.run_path(str(TESTS))["on_the_demo"]
 
 WORKFLOWS = PACK / "workflows"
 README_PICTURE = PACK / "docs" / "images" / "demo.jpg"
