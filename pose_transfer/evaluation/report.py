@@ -217,10 +217,16 @@ def _ablation(result: BenchmarkResult) -> str:
         else f"{shipped.name} is clearly below the others in no measure: the paper's ordering is "
         "not refuted."
     )
+    past = (
+        "" if result.method("B6+") is None
+        else " B3 to B6+ began with the shipped weights and were trained on, each with its own in "
+        "the fusion slot and for the same few steps: what a network without it would have become "
+        "from the start, they do not tell."
+    )  # fmt: skip
     return (
         "## Ablation: what the fusion embedding adds\n\nMean difference over the same pairs and "
         "noise (for the colour error less is better). A difference is clear where its interval "
-        f"leaves out 0.\n\n{table}\n\n{verdict}"
+        f"leaves out 0.{past}\n\n{table}\n\n{verdict}"
     )
 
 
@@ -275,12 +281,13 @@ def _retrieval(result: BenchmarkResult) -> str:
     verdict = "holds" if holds else "does **not** hold"
     names = " < ".join(name for name in titles if name in result.retrieval)
     queries = result.retrieval["A3"]["targets"].queries
+    past = " A2's tower began with A3's weights." if "A2" in names and result.method("B6+") else ""
     return (
         "## Retrieval: does the fusion embedding point at the target?\n\n"
         f"{queries} queries of a held-out source and a target pose; every person is in the gallery "
         f"in {POSES_PER_PERSON} poses. With the sources in the gallery an embedding of the source "
         "alone finds itself first.\n\n" + "\n\n".join(parts)
-        + f"\n\nThe ordering {names} in R@1 among the targets {verdict}."
+        + f"\n\nThe ordering {names} in R@1 among the targets {verdict}.{past}"
     )  # fmt: skip
 
 

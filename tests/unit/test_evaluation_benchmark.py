@@ -91,6 +91,8 @@ def test_ablation_compares_what_was_trained_for_as_long(result: BenchmarkResult)
     longer = replace(shipped, name="B6+")
     text = markdown(replace(result, methods=(*result.methods, longer)))
     assert "| B6+ - B5 |" in text and "| B6 - B5 |" not in text
+    for said in ("began with the shipped weights", "A2's tower began with A3's"):
+        assert said in text and said not in markdown(result)
 
 
 def test_reference_pictures_are_what_they_claim(result: BenchmarkResult) -> None:
