@@ -12,6 +12,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 
 from tqdm import tqdm
@@ -151,7 +152,10 @@ def _queue(asked: argparse.Namespace) -> int:
                     asked.in_flight,
                 )
                 if missing:
-                    run_cluster(jobs, order, servers, keep, cluster, backoff)
+                    # Ray prints what it tries again, whatever it is told about logs; all that
+                    # matters comes as an exception.
+                    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+                        run_cluster(jobs, order, servers, keep, cluster, backoff)
             else:
                 asyncio.run(_on_one_server(asked, jobs, order, keep, backoff, bar))
     print(

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import ray.exceptions
 
-from pose_transfer.client import Backoff, ClusterPlan, Job, Order, Outcome, ServerError
+from pose_transfer.client import Backoff, ClusterPlan, Job, Order, Outcome, ServerError, cli
 from pose_transfer.client.cluster import _Driver
 
 TESTS = Path(__file__).parents[1]
@@ -92,6 +92,23 @@ def test_servers_that_do_not_start_are_told_with_their_last_words(
     assert said and reason.startswith("ComfyUI ended with status 1")
     assert reason.endswith("no memory left\n")
     assert (tmp_path / "out" / "manifest.jsonl").read_text() == ""
+
+
+def test_what_ray_prints_on_the_way_is_not_shown(
+    host: Path, workflow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Its threads print to stdout that a task failed and is tried again, sometimes at the end."""
+
+    def chatter(*_: object) -> None:
+        print("(raylet) Task ServerActor.hello failed. There are infinite retries remaining")
+        raise ServerError("No server is left.")
+
+    monkeypatch.setattr(cli, "run_cluster", chatter)
+    out = ["--out", str(tmp_path / "out"), "--ray", "local", "--base", str(tmp_path / "base")]
+    assert cli.main(["queue", workflow, "--comfyui", str(host), *out]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.endswith("No server is left.\n")
 
 
 def test_without_ray_the_client_works_and_the_option_says_what_to_install(
