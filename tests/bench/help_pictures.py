@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from picture_rows import side_by_side
 from PIL import Image
 
 PACK = Path(__file__).resolve().parents[2]
@@ -32,7 +33,8 @@ from pose_transfer.pose import write_keypoints  # noqa: E402
 IMAGES = PACK / "web" / "docs" / "images"
 DEMO = PACK / "workflows" / "api" / "fpdm_demo.json"
 POSES = (9, 39, 69)
-HEIGHT, GAP, PAPER = 224, 6, (250, 250, 250)
+HEIGHT = 224
+"""Of a picture in a row, px."""
 
 Pictures = dict[str, Image.Image]
 
@@ -57,14 +59,7 @@ async def pictures(client: ComfyClient, **changes: dict[str, Any]) -> Pictures:
 
 def row(path: Path, *shown: Image.Image) -> None:
     """The pictures side by side, as a JPEG."""
-    sized = [x.convert("RGB").resize((round(x.width * HEIGHT / x.height), HEIGHT)) for x in shown]
-    width = sum(x.width for x in sized) + GAP * (len(sized) + 1)
-    sheet = Image.new("RGB", (width, HEIGHT + 2 * GAP), PAPER)
-    left = GAP
-    for picture in sized:
-        sheet.paste(picture, (left, GAP))
-        left += picture.width + GAP
-    sheet.save(path, quality=85)
+    side_by_side(shown, HEIGHT).save(path, quality=85)
 
 
 def brightest(frames: list[Image.Image]) -> Image.Image:

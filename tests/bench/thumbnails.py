@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from picture_rows import side_by_side
 from PIL import Image, ImageSequence
 
 PACK = Path(__file__).resolve().parents[2]
@@ -34,8 +35,8 @@ on_the_demo: Callable[..., Workflow] = runpy.run_path(str(TESTS))["on_the_demo"]
 
 WORKFLOWS = PACK / "workflows"
 README_PICTURE = PACK / "docs" / "images" / "demo.jpg"
-HEIGHT, GAP, PAPER = 256, 6, (250, 250, 250)
-"""Of a row of pictures, px."""
+HEIGHT = 256
+"""Of a picture in a row, px."""
 ROWS = {
     "edit_pose": ("Save result",),
     "fpdm_sequence": ("Save film",),
@@ -99,14 +100,7 @@ def row(pictures: list[Image.Image]) -> Image.Image:
         frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(picture)]
         chosen = np.linspace(0, len(frames) - 1, min(len(frames), FRAMES)).round().astype(int)
         shown += [frames[i] for i in chosen]
-    sized = [x.resize((round(x.width * HEIGHT / x.height), HEIGHT)) for x in shown]
-    width = sum(x.width for x in sized) + GAP * (len(sized) + 1)
-    out = Image.new("RGB", (width, HEIGHT + 2 * GAP), PAPER)
-    left = GAP
-    for x in sized:
-        out.paste(x, (left, GAP))
-        left += x.width + GAP
-    return out
+    return side_by_side(shown, HEIGHT)
 
 
 async def make(address: str, names: list[str]) -> None:
