@@ -22,9 +22,10 @@ from ..fpdm import FPDM
 from ..mannequin import pairs as mannequin_pairs
 from ..mannequin import render, split_seeds
 from ..pose import draw
+from ..weights import fingerprint
 from .detectors import measure_detectors
 from .films_report import measure as measure_films
-from .kept import KeptLatents, fingerprint
+from .kept import KeptLatents
 from .models import VARIANTS, DemoModels, Variant, load_demo_models, load_variant
 from .report import write_report
 from .results import BenchmarkResult, Method

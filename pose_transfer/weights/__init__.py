@@ -13,7 +13,7 @@ from .entries import Archive, Model, WeightFile
 from .registry import MODELS, find_model, missing
 
 if TYPE_CHECKING:
-    from .files import Weights, load_into, read_weights, with_prefix, write_weights
+    from .files import Weights, fingerprint, load_into, read_weights, with_prefix, write_weights
 
 __all__ = [
     "MODELS",
@@ -22,6 +22,7 @@ __all__ = [
     "WeightFile",
     "Weights",
     "find_model",
+    "fingerprint",
     "load_into",
     "missing",
     "read_weights",

@@ -7,6 +7,7 @@ A file is recognised by its first bytes, never by its name. Whatever goes wrong 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import re
@@ -76,6 +77,15 @@ def write_weights(
     with replacing(path) as draft:
         save_file(ready, draft, metadata=dict(metadata))
         _sort_metadata(draft)
+
+
+def fingerprint(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of names and numbers."""
+    out = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        out.update(name.encode())
+        out.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return out.hexdigest()
 
 
 def with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

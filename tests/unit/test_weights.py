@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pose_transfer.errors import CheckpointError
-from pose_transfer.weights import load_into, read_weights, with_prefix, write_weights
+from pose_transfer.weights import fingerprint, load_into, read_weights, with_prefix, write_weights
 
 
 def tensors() -> dict[str, torch.Tensor]:
@@ -41,6 +41,16 @@ def test_written_file_reads_back(tmp_path: Path) -> None:
     assert_same(weights.tensors, tensors())
     assert weights.metadata == {"format": "x"}
     assert os.listdir(path.parent) == ["w.safetensors"]
+
+
+def test_a_fingerprint_is_of_names_and_numbers() -> None:
+    found = fingerprint(tensors())
+    assert fingerprint(dict(reversed(tensors().items()))) == found
+    renamed = {name.replace("a", "c"): x for name, x in tensors().items()}
+    changed = tensors()
+    changed["b.bias"][1] += 2**-10
+    scalar = {"x": torch.tensor(1.0, dtype=torch.bfloat16)}
+    assert len({found, *map(fingerprint, (renamed, changed, scalar))}) == 4
 
 
 def test_same_content_makes_the_same_bytes(tmp_path: Path) -> None:

@@ -19,9 +19,10 @@ from ...fpdm import FPDM, FPDMPreprocess, cumulative_guidance, load_checkpoint, 
 from ...fpdm.modules import ClassEmbedding, PoseEncoder, SourceProjection
 from ...fpdm.preprocess import RELEASED
 from ...fpdm.towers import ImageTower, SourceTower
+from ...weights import fingerprint
 from .feed import Batch, stacked
 from .figures import panel
-from .latents import Latents, decoded, fingerprint
+from .latents import Latents, decoded
 from .layouts import Pair
 from .parts import (
     NOISE_LEVELS,
@@ -155,9 +156,8 @@ class FPDMTask:
             unet.enable_gradient_checkpointing()
         vae.requires_grad_(False)
         data = settings.data
-        cache = Latents(
-            settings.training.output / "latents", fingerprint(vae), data.height, data.width
-        )
+        weights = fingerprint(vae.state_dict())
+        cache = Latents(settings.training.output / "latents", weights, data.height, data.width)
         flips = (False, True) if data.flip else (False,)
         targets = [(pair.target, pair.where) for pair in pairs]
         cache.fill(targets, flips, vae, accelerator, data.workers)

@@ -108,15 +108,6 @@ def decoded(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     return (pictures.movedim(1, -1) / 2 + 0.5).clamp(0, 1).cpu()  # BCHW -> BHWC
 
 
-def fingerprint(vae: AutoencoderKL) -> str:
-    """A hash of an autoencoder's weights."""
-    out = hashlib.sha256()
-    for name, x in sorted(vae.state_dict().items()):
-        out.update(name.encode())
-        out.update(x.detach().cpu().contiguous().numpy().tobytes())
-    return out.hexdigest()
-
-
 class _Chunks(Dataset):
     """Pixels (B, 3, H, W) in [-1, 1] of chunks of pictures."""
 

@@ -22,9 +22,10 @@ from ...fpdm import FPDMPreprocess
 from ...pose import draw
 from ...truepose import context_regions, limb_priors, region_crops
 from ...truepose.siamese import PairRegions
+from ...weights import fingerprint
 from .feed import Batch, stacked
 from .figures import panel
-from .latents import Latents, decoded, fingerprint
+from .latents import Latents, decoded
 from .layouts import Pair
 from .parts import NOISE_LEVELS, clip_tower, embed_size
 from .regions import CELL, Regions, load_parser
@@ -199,7 +200,7 @@ class TruePoseTask:
         size = data.height, data.width
         both = [(x, pair.where) for pair in pairs for x in (pair.source, pair.target)]
         flips = (False, True) if data.flip else (False,)
-        latents = Latents(output / "latents", fingerprint(self.vae), *size)
+        latents = Latents(output / "latents", fingerprint(self.vae.state_dict()), *size)
         latents.fill(both, flips, self.vae, accelerator, data.workers)
         regions = Regions(output / "regions", content(model.parser), *size)
         # A target is a source, too, where `identity` puts it into that place.
