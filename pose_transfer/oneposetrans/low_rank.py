@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -21,6 +23,10 @@ class LowRankBranches:
     Down starts as Gaussian noise of std 1 / rank, up as zero (peft's "gaussian"), so that at first
     nothing changes. The noise comes from a generator of its own on the CPU, in the order of the
     layers' names: one seed is one LoRA, on whatever device.
+
+    A model has hundreds of such layers, all small: what is asked of a device is asked a thousand
+    times. So all downs lie in one tensor and all ups in another, of which `down` and `up` show
+    each layer's part, and what is done to all of them (conversion, optimiser, copies) is done once.
     """
 
     def __init__(
@@ -34,16 +40,23 @@ class LowRankBranches:
         generator = torch.Generator().manual_seed(seed)
         self.rank, self.alpha = rank, alpha
         self._layers = {name: layers[name] for name in sorted(layers)}
-        self.down: dict[str, nn.Parameter] = {}
-        self.up: dict[str, nn.Parameter] = {}
-        for name, layer in self._layers.items():
-            width_out, width_in = layer.weight.shape
-            noise = torch.randn(rank, int(width_in), generator=generator) / rank
-            self.down[name] = nn.Parameter(noise.to(device))
-            self.up[name] = nn.Parameter(torch.zeros(int(width_out), rank, device=device))
+        sizes = {name: layer.weight.shape for name, layer in self._layers.items()}
+        self._down_shapes = {name: (rank, int(width_in)) for name, (_, width_in) in sizes.items()}
+        self._up_shapes = {name: (int(width_out), rank) for name, (width_out, _) in sizes.items()}
+        noise = [
+            torch.randn(shape, generator=generator).flatten() / rank
+            for shape in self._down_shapes.values()
+        ]
+        self._downs = nn.Parameter(torch.cat(noise).to(device))
+        self._ups = nn.Parameter(
+            torch.zeros(sum(map(prod, self._up_shapes.values())), device=device)
+        )
+        self.down = _parts(self._downs.detach(), self._down_shapes)
+        self.up = _parts(self._ups.detach(), self._up_shapes)
+        self._in_use: dict[torch.dtype, tuple[dict[str, Tensor], dict[str, Tensor]]] = {}
 
     def parameters(self) -> list[nn.Parameter]:
-        return [*self.down.values(), *self.up.values()]
+        return [self._downs, self._ups]
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -54,20 +67,30 @@ class LowRankBranches:
                 handles.append(layer.register_forward_hook(self._branch(name)))
             yield
         finally:
+            self.renew()
             for handle in handles:
                 handle.remove()
 
-    def _branch(self, name: str) -> Callable[..., Tensor]:
-        down, up, scale = self.down[name], self.up[name], self.alpha / self.rank
+    def renew(self) -> None:
+        """To be called when the weights have changed, and before every pass to be learnt from."""
+        self._in_use.clear()
 
+    def _branch(self, name: str) -> Callable[..., Tensor]:
         def add(_layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
             x = inputs[0]
-            # The weights stay in float32, the work is done in the layer's own precision.
-            rows = F.linear(x, down.to(x.dtype)).flatten(0, -2)
-            added = torch.addmm(output.flatten(0, -2), rows, up.to(x.dtype).t(), alpha=scale)
-            return added.view_as(output)
+            downs, ups = self._weights(x.dtype)
+            return _Branch.apply(x, output, downs[name], ups[name])
 
         return add
+
+    def _weights(self, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Downs and scaled ups. They stay in float32, the work is done in the layers' `dtype`."""
+        if dtype not in self._in_use:
+            self._in_use[dtype] = (
+                _parts(self._downs.to(dtype), self._down_shapes),
+                _parts((self._ups * (self.alpha / self.rank)).to(dtype), self._up_shapes),
+            )
+        return self._in_use[dtype]
 
     def snapshot(self) -> list[Tensor]:
         """A copy of the weights, in the order of `parameters`."""
@@ -87,6 +110,7 @@ class LowRankBranches:
     def restore(self, snapshot: list[Tensor]) -> None:
         """Undoes what happened since the snapshot."""
         torch._foreach_copy_([parameter.detach() for parameter in self.parameters()], snapshot)
+        self.renew()
 
     def tensors(self, names: Mapping[str, str]) -> dict[str, Tensor]:
         """The LoRA as files hold it: float16 on the CPU, `<name>.lora_up.weight`, `.alpha`.
@@ -101,3 +125,33 @@ class LowRankBranches:
             found[f"{label}.lora_down.weight"] = self.down[name].detach().half().cpu()
             found[f"{label}.alpha"] = torch.tensor(float(self.alpha))
         return found
+
+
+class _Branch(torch.autograd.Function):
+    """output + up(down(x)): autograd would keep ten nodes for it, and go back through each."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, output: Tensor, down: Tensor, up: Tensor) -> Tensor:
+        rows = x.reshape(-1, x.shape[-1])  # (M, width_in)
+        low = F.linear(rows, down)  # (M, rank)
+        ctx.save_for_backward(rows, low, down, up)
+        return output + F.linear(low, up).view_as(output)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        rows, low, down, up = ctx.saved_tensors
+        of_output = gradient.reshape(-1, gradient.shape[-1])  # (M, width_out)
+        of_low = F.linear(of_output, up.t())
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = F.linear(of_low, down.t()).view(*gradient.shape[:-1], down.shape[1])
+        return of_x, gradient, F.linear(of_low.t(), rows.t()), F.linear(of_output.t(), low.t())
+
+
+def _parts(flat: Tensor, shapes: Mapping[str, tuple[int, int]]) -> dict[str, Tensor]:
+    """Each layer's part of a flat tensor, without a copy."""
+    parts = flat.split([prod(shape) for shape in shapes.values()])
+    return {
+        name: part.view(shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)
+    }

@@ -73,10 +73,15 @@ def tune(
     )
     device = parameters[0].device
     scaler = torch.amp.GradScaler(device.type, init_scale=2.0**12, enabled=half_precision)
+
+    def seen(noisy: Tensor, sigma: Tensor) -> Tensor:
+        branches.renew()
+        return denoise(noisy, sigma)
+
     good, losses = branches.snapshot(), []
     for step in range(1, settings.steps + 1):
         batch = _draw_batch(photos, crop, sampling, settings, generator, device)
-        loss = _gradients(batch, denoise, sampling, settings, parts, scaler)
+        loss = _gradients(batch, seen, sampling, settings, parts, scaler)
         if not math.isfinite(loss):
             branches.restore(good)
             if not losses:
@@ -91,6 +96,7 @@ def tune(
         scaler.step(optimiser)
         scaler.update()
         optimiser.zero_grad(set_to_none=True)
+        branches.renew()
         after_step(step, loss)
     if not all(torch.isfinite(parameter).all() for parameter in parameters):
         branches.restore(good)

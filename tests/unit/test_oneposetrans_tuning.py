@@ -206,6 +206,56 @@ def test_branches_add_up_times_down(world: Callable[..., World]) -> None:
     torch.testing.assert_close(got, nn.functional.linear(x, merged, layer.bias))
 
 
+def test_gradients_are_those_of_the_merged_weight() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 5).requires_grad_(False)
+    branches = LowRankBranches({"a": layer}, 2, 6.0, 0)
+    branches.up["a"].normal_()
+    x, towards = torch.randn(2, 7, 3, requires_grad=True), torch.randn(2, 7, 5)
+    with branches.attached():
+        (layer(x) * towards).sum().backward()
+    downs, ups = (parameter.grad for parameter in branches.parameters())
+
+    down, up = (
+        x[name].clone().requires_grad_() for x, name in ((branches.down, "a"), (branches.up, "a"))
+    )
+    y = x.detach().requires_grad_()
+    merged = layer.weight + 6.0 / 2 * up @ down
+    (nn.functional.linear(y, merged, layer.bias) * towards).sum().backward()
+    assert downs is not None and ups is not None and down.grad is not None and up.grad is not None
+    torch.testing.assert_close(downs, down.grad.flatten())
+    torch.testing.assert_close(ups, up.grad.flatten())
+    torch.testing.assert_close(x.grad, y.grad)
+
+
+def test_layers_in_half_precision_teach_weights_in_full() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(3, 5).requires_grad_(False).bfloat16()
+    branches = LowRankBranches({"a": layer}, 2, 2.0, 0)
+    with branches.attached():
+        got = layer(torch.randn(4, 3).bfloat16())
+    got.sum().backward()
+    assert got.dtype == torch.bfloat16
+    assert [x.grad.dtype for x in branches.parameters() if x.grad is not None] == [
+        torch.float32
+    ] * 2
+
+
+def test_what_runs_after_a_step_sees_the_weights_after_it(world: Callable[..., World]) -> None:
+    made, x, seen = world(), torch.ones(1, 3, 2, 2), []
+
+    def look(_step: int, _loss: float) -> None:
+        with torch.no_grad():
+            seen.append(made.predict(x))
+
+    made.tune(replace(FAST, steps=3), after_step=look)
+    for steps, prediction in enumerate(seen, 1):
+        until = world()
+        branches, _ = until.tune(replace(FAST, steps=steps))
+        with branches.attached(), torch.no_grad():
+            assert torch.equal(until.predict(x), prediction)
+
+
 def test_what_is_stored_is_what_the_file_of_that_moment_holds() -> None:
     branches = LowRankBranches(layers := {"a": nn.Linear(3, 2)}, 2, 2.0, 0)
     with torch.no_grad():
