@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ...pose_transfer.cpu_linear import onednn_linear
 from ...pose_transfer.errors import PoseTransferError
 from ...pose_transfer.oneposetrans.crops import Photos
 from ...pose_transfer.oneposetrans.low_rank import LowRankBranches
@@ -101,7 +103,8 @@ class TuningSampler(comfy.samplers.Sampler):
         noise: Tensor, latent_image: Tensor | None = None, *_: Any, **__: Any,
     ) -> Tensor:  # fmt: skip
         model = model_wrap.inner_model
-        with torch.inference_mode(False), torch.enable_grad(), plain_weights(model):
+        fast = onednn_linear() if noise.device.type == "cpu" else nullcontext()
+        with torch.inference_mode(False), torch.enable_grad(), plain_weights(model), fast:
             was_training, mm.in_training = mm.in_training, True
             try:
                 self.trained = self._train_with_retry(model_wrap, extra_args, noise)

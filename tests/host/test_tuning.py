@@ -33,6 +33,7 @@ def test_tuning_in_the_host(run_in_host: Callable[..., dict[str, Any]], tmp_path
         assert len(of_kind["losses"]) == 3 and all(loss > 0 for loss in of_kind["losses"])
         assert of_kind["previews"] == [1, 64, 64, 3]
         assert of_kind["learnt"] > 10 * CLOSE, kind
+        assert of_kind["products by oneDNN"] > 100, kind
         assert of_kind["stock loader"] < CLOSE, kind
         assert of_kind["stock loader from file"] < CLOSE, kind
         assert of_kind["gain"] < CLOSE, kind
