@@ -13,7 +13,7 @@ RUN := $(SET_UP) run
 PYRIGHT := PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(RUN) -c 'import sys, pyright.cli; \
 	sys.exit(pyright.cli.main(["--pythonpath", sys.executable]))'
 
-.PHONY: help demo host lint test test-unit test-host bench bench-quality check-full-size test-scale \
+.PHONY: help demo host lint test test-unit test-host bench bench-gpu bench-quality check-full-size test-scale \
 	train-demo locales help-pictures thumbnails clean
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo 'make train-demo     train the demo models (hours on a CPU, minutes on a GPU)'
 	@echo 'make bench-quality  measure them on held-out pairs and persons; writes docs/benchmark.md'
 	@echo 'make bench          measure what the methods cost beside plain sampling and tuning'
+	@echo 'make bench-gpu      one-shot tuning at the size of Stable Diffusion XL, on a GPU'
 	@echo 'make test-scale     60 jobs on two servers under Ray, through killed servers and drivers'
 	@echo 'make check-full-size  FPDM at its released size, with random weights (24 GB, minutes)'
 	@echo 'make locales        write the English texts of the nodes from their schemas'
@@ -62,6 +63,9 @@ bench:
 	$(RUN) tests/bench/bench_truepose.py
 	$(RUN) tests/bench/bench_workflows.py
 	$(RUN) --browser tests/bench/bench_editor.py
+
+bench-gpu:
+	$(RUN) tests/bench/bench_tuning.py --sdxl --gpu $(ARGS)
 
 bench-quality:
 	$(RUN) -m pose_transfer.evaluation demo $(ARGS)
