@@ -26,13 +26,14 @@ def _find_product() -> Callable[..., Tensor] | None:
 
 
 @contextmanager
-def onednn_linear() -> Iterator[None]:
+def onednn_linear(device: torch.device) -> Iterator[None]:
     """While this is open, `F.linear` of this thread goes through oneDNN wherever it can.
 
-    That is: float32 on the CPU. All else, and everything on a PyTorch without oneDNN, is computed
-    as ever. Results differ by rounding only; gradients (of the first order) go the same way.
+    That is: float32 on the CPU, outside of autocast. All else is computed as ever, and so is
+    everything where `device`, on which the work is done, is another, or PyTorch has no oneDNN.
+    Results differ by rounding only; gradients (of the first order) go the same way.
     """
-    product = _find_product()
+    product = _find_product() if device.type == "cpu" else None
     if product is None:
         yield
         return
@@ -68,6 +69,7 @@ def _is_plain(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool
         and input.shape[-1] == weight.shape[1]
         and (bias is None or bias.shape == weight.shape[:1])
         and input.numel() > 0
+        and not torch.is_autocast_enabled("cpu")
     )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import gc
 import logging
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -103,11 +102,11 @@ class TuningSampler(comfy.samplers.Sampler):
         noise: Tensor, latent_image: Tensor | None = None, *_: Any, **__: Any,
     ) -> Tensor:  # fmt: skip
         model = model_wrap.inner_model
-        fast = onednn_linear() if noise.device.type == "cpu" else nullcontext()
-        with torch.inference_mode(False), torch.enable_grad(), plain_weights(model), fast:
+        with torch.inference_mode(False), torch.enable_grad(), plain_weights(model):
             was_training, mm.in_training = mm.in_training, True
             try:
-                self.trained = self._train_with_retry(model_wrap, extra_args, noise)
+                with onednn_linear(noise.device):
+                    self.trained = self._train_with_retry(model_wrap, extra_args, noise)
             finally:
                 mm.in_training = was_training
         return torch.zeros_like(noise)

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -79,7 +78,8 @@ class LowRankBranches:
         def add(_layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
             x = inputs[0]
             downs, ups = self._weights(x.dtype)
-            return _Branch.apply(x, output, downs[name], ups[name])
+            low = F.linear(x.flatten(0, -2), downs[name])
+            return output + F.linear(low, ups[name]).view_as(output)
 
         return add
 
@@ -125,28 +125,6 @@ class LowRankBranches:
             found[f"{label}.lora_down.weight"] = self.down[name].detach().half().cpu()
             found[f"{label}.alpha"] = torch.tensor(float(self.alpha))
         return found
-
-
-class _Branch(torch.autograd.Function):
-    """output + up(down(x)): autograd would keep ten nodes for it, and go back through each."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, output: Tensor, down: Tensor, up: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])  # (M, width_in)
-        low = F.linear(rows, down)  # (M, rank)
-        ctx.save_for_backward(rows, low, down, up)
-        return output + F.linear(low, up).view_as(output)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        rows, low, down, up = ctx.saved_tensors
-        of_output = gradient.reshape(-1, gradient.shape[-1])  # (M, width_out)
-        of_low = F.linear(of_output, up.t())
-        of_x = None
-        if ctx.needs_input_grad[0]:
-            of_x = F.linear(of_low, down.t()).view(*gradient.shape[:-1], down.shape[1])
-        return of_x, gradient, F.linear(of_low.t(), rows.t()), F.linear(of_output.t(), low.t())
 
 
 def _parts(flat: Tensor, shapes: Mapping[str, tuple[int, int]]) -> dict[str, Tensor]:

@@ -179,13 +179,6 @@ def build_host_model(state: Any, config: Any, disable_dynamic: bool = False) -> 
     )
 
 
-def host_model(unet: Any) -> Any:
-    model = build_host_model(unet.state_dict(), unet.config)
-    # Train LoRA loads the model anew, by what a loader node would have left here.
-    model.cached_patcher_init = (build_host_model, (unet.state_dict(), unet.config))
-    return model
-
-
 def conditioning(text: Any) -> list[Any]:
     import torch
 
@@ -196,7 +189,10 @@ def train_lora(unet: Any, vae: Any, photo: Any, text: Any, side: int) -> Callabl
     import torch
     from comfy_extras.nodes_train import TrainLoraNode
 
-    model, dtype = host_model(unet), "fp32" if unet.dtype == torch.float32 else "bf16"
+    dtype = "fp32" if unet.dtype == torch.float32 else "bf16"
+    model = build_host_model(unet.state_dict(), unet.config)
+    # The node loads the model anew, by what a loader node would have left here.
+    model.cached_patcher_init = (build_host_model, (unet.state_dict(), unet.config))
     latents = [{"samples": torch.randn(BATCH, 4, side // 8, side // 8)}]
     options = {
         "batch_size": BATCH, "grad_accumulation_steps": 1, "learning_rate": 1e-3, "rank": RANK,
@@ -224,7 +220,8 @@ def tune_lora(unet: Any, vae: Any, photo: Any, text: Any, side: int) -> Callable
     from pose_transfer_pack.pose_transfer.oneposetrans.settings import TuningSettings
 
     tuning_sampler.PREVIEW_STEPS = 1
-    model, stock_vae = host_model(unet), stock_models.build_vae(vae.state_dict(), vae.config)
+    model = build_host_model(unet.state_dict(), unet.config)
+    stock_vae = stock_models.build_vae(vae.state_dict(), vae.config)
 
     def run(steps: int) -> None:
         settings = TuningSettings(steps=steps, rank=RANK, batch=BATCH, resolution=side)

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from pose_transfer import cpu_linear
 from pose_transfer.cpu_linear import onednn_linear
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
@@ -49,7 +51,7 @@ def test_numbers_and_gradients_are_those_of_pytorch(
         return [y.detach(), x.grad, *(weight.grad for weight in layer.parameters())]
 
     expected = run()
-    with onednn_linear():
+    with onednn_linear(CPU):
         got = run()
     assert len(asked) == 3  # forward, for the input, for the weight
     torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
@@ -57,7 +59,7 @@ def test_numbers_and_gradients_are_those_of_pytorch(
 
 def test_frozen_weights_cost_no_gradient(asked: list[tuple[int, ...]]) -> None:
     layer, x = nn.Linear(5, 7).requires_grad_(False), random(2, 5).requires_grad_()
-    with onednn_linear():
+    with onednn_linear(CPU):
         layer(x).sum().backward()
     assert asked == [(2, 5), (2, 7)] and x.grad is not None
 
@@ -65,7 +67,7 @@ def test_frozen_weights_cost_no_gradient(asked: list[tuple[int, ...]]) -> None:
 def test_slices_and_expanded_tensors_will_do(asked: list[tuple[int, ...]]) -> None:
     weight = random(7, 10, seed=1)[:, ::2]
     for x in (random(4, 10)[:, ::2], random(1, 5).expand(3, 5), random(5, 4).t()):
-        with onednn_linear():
+        with onednn_linear(CPU):
             got = F.linear(x, weight)
         torch.testing.assert_close(got, F.linear(x, weight), atol=1e-5, rtol=1e-5)
     assert len(asked) == 3
@@ -85,19 +87,31 @@ def test_all_else_is_left_to_pytorch(
     asked: list[tuple[int, ...]], inputs: Callable[[], tuple[Tensor, Tensor]]
 ) -> None:
     x, weight = inputs()
-    with onednn_linear():
+    with onednn_linear(CPU):
         got = F.linear(x, weight)
     assert not asked and (got.dtype, got.device) == (x.dtype, x.device)
 
 
+def test_autocast_chooses_the_precision(asked: list[tuple[int, ...]]) -> None:
+    with onednn_linear(CPU), torch.autocast("cpu", torch.bfloat16):
+        assert F.linear(random(2, 5), random(7, 5)).dtype == torch.bfloat16
+    assert not asked
+
+
+def test_on_another_device_nothing_changes(asked: list[tuple[int, ...]]) -> None:
+    with onednn_linear(torch.device("cuda")):
+        F.linear(random(2, 5), random(7, 5))
+    assert not asked
+
+
 def test_what_does_not_fit_is_pytorchs_error(asked: list[tuple[int, ...]]) -> None:
-    with onednn_linear(), pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+    with onednn_linear(CPU), pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         F.linear(random(2, 5), random(7, 6))
     assert not asked
 
 
 def test_it_ends_with_its_block(asked: list[tuple[int, ...]]) -> None:
-    with pytest.raises(KeyError), onednn_linear():
+    with pytest.raises(KeyError), onednn_linear(CPU):
         raise KeyError
     F.linear(random(2, 5), random(7, 5))
     assert not asked
@@ -107,5 +121,5 @@ def test_without_onednn_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert cpu_linear._find_product() is None
     x, weight = random(2, 5), random(7, 5)
-    with onednn_linear():
+    with onednn_linear(CPU):
         assert torch.equal(F.linear(x, weight), x @ weight.t())
