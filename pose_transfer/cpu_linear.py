@@ -17,6 +17,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
+WORTH = 2_000_000
+"""Multiplications of a layer; for fewer, the way to oneDNN takes longer than PyTorch's product."""
+
 
 def _find_product() -> Callable[..., Tensor] | None:
     """x W^T + bias of oneDNN; an operator that PyTorch keeps for its own compiler."""
@@ -29,9 +32,10 @@ def _find_product() -> Callable[..., Tensor] | None:
 def onednn_linear(device: torch.device) -> Iterator[None]:
     """While this is open, `F.linear` of this thread goes through oneDNN wherever it can.
 
-    That is: float32 on the CPU, outside of autocast. All else is computed as ever, and so is
-    everything where `device`, on which the work is done, is another, or PyTorch has no oneDNN.
-    Results differ by rounding only; gradients (of the first order) go the same way.
+    That is: float32 on the CPU, outside of autocast, and large enough to be worth it. All else is
+    computed as ever, and so is everything where `device`, on which the work is done, is another,
+    or PyTorch has no oneDNN. Results differ by rounding only; gradients (of the first order) go
+    the same way.
     """
     product = _find_product() if device.type == "cpu" else None
     if product is None:
@@ -53,13 +57,13 @@ class _Linear(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if func is F.linear and _is_plain(*args, **(kwargs or {})):
+        if func is F.linear and _is_worth_it(*args, **(kwargs or {})):
             return _linear(self.product, *args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
-def _is_plain(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-    """Whether oneDNN can compute it; wrong shapes are left to PyTorch, which says what is wrong."""
+def _is_worth_it(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
+    """Whether oneDNN can and should; wrong shapes are left to PyTorch, which says what is wrong."""
     tensors = [input, weight] if bias is None else [input, weight, bias]
     return (
         all(type(x) in (Tensor, torch.nn.Parameter) for x in tensors)
@@ -68,7 +72,7 @@ def _is_plain(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool
         and weight.ndim == 2
         and input.shape[-1] == weight.shape[1]
         and (bias is None or bias.shape == weight.shape[:1])
-        and input.numel() > 0
+        and input.numel() * len(weight) >= WORTH
         and not torch.is_autocast_enabled("cpu")
     )
 

@@ -154,7 +154,7 @@ def build_host_model(state: Any, config: Any, disable_dynamic: bool = False) -> 
     import comfy.model_management as mm
     import comfy.model_patcher
     import comfy.supported_models
-    import comfy.utils
+    from in_host_unets import build_host_unet
     from pose_transfer_pack.nodes import stock_models
 
     dtype = next(iter(state.values())).dtype
@@ -163,17 +163,7 @@ def build_host_model(state: Any, config: Any, disable_dynamic: bool = False) -> 
             state, config, prediction="epsilon", dtypes=(dtype,), disable_dynamic=disable_dynamic,
             latent_format=stock_models.LatentFormat(0.18215, 4),
         )  # fmt: skip
-    settings = stock_models.unet_settings(config)
-    settings |= {"num_classes": "sequential", "adm_in_channels": ADDED}
-    tensors = {
-        host: state[theirs]
-        for theirs, host in comfy.utils.unet_to_diffusers(settings).items()
-        if theirs in state
-    }
-    family = comfy.supported_models.SDXL(settings)
-    family.set_inference_dtype(dtype, None)
-    model = family.get_model(tensors)
-    model.diffusion_model.load_state_dict(tensors)
+    model = build_host_unet(comfy.supported_models.SDXL, state, config, dtype)
     return comfy.model_patcher.ModelPatcher(
         model, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
     )
@@ -236,7 +226,7 @@ def in_host(options: argparse.Namespace, comfyui: str) -> None:
     base = ROOT / "build" / "bench"
     base.mkdir(parents=True, exist_ok=True)
     os.chdir(comfyui)
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+    sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "host")]
     start = runpy.run_path(str(ROOT / "tests" / "conftest.py"))["IN_HOST"]
     start = start.format(comfyui=comfyui, pack=str(ROOT), base=str(base))
     exec(start.replace('"--cpu", ', "") if options.gpu else start, {})

@@ -14,14 +14,15 @@ from typing import Any
 import comfy.model_base
 import comfy.model_patcher
 import comfy.supported_models
-import comfy.utils
 import torch
 from diffusers import UNet2DConditionModel
 from pose_transfer_pack.nodes import stock_models
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
 from autoencoders import build_autoencoder
+from in_host_unets import SDXL_ADDED, build_host_unet
 
 CONTEXT = 32
 _UNET = {
@@ -40,7 +41,7 @@ _SDXL = {
     "use_linear_projection": True,
     "addition_embed_type": "text_time",
     "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
+    "projection_class_embeddings_input_dim": SDXL_ADDED,
 }
 _SD21 = {
     **_UNET,
@@ -86,17 +87,7 @@ def tiny_unet(kind: str) -> Tiny:
     config, family = _KINDS[kind]
     torch.manual_seed(0)
     twin = UNet2DConditionModel(**config).eval()
-    settings = stock_models.unet_settings(twin.config)
-    if kind == "sdxl":
-        settings |= {"num_classes": "sequential", "adm_in_channels": 2816}
-    tensors = {
-        host: twin.state_dict()[theirs]
-        for theirs, host in comfy.utils.unet_to_diffusers(settings).items()
-        if theirs in twin.state_dict()
-    }
-    model = family(settings).get_model(tensors)
-    missing, unexpected = model.diffusion_model.load_state_dict(tensors, strict=False)
-    assert not missing and not unexpected, (missing, unexpected)
+    model = build_host_unet(family, twin.state_dict(), twin.config, torch.float32)
     return Tiny(_patcher(model), tiny_vae(4), twin)
 
 

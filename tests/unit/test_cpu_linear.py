@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shapes of what oneDNN was asked to multiply."""
+    """The shapes of what oneDNN was asked to multiply, however small."""
     product, shapes = cpu_linear._find_product(), []
     if product is None:
         pytest.skip("this PyTorch has no oneDNN")
@@ -28,6 +28,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         return product(x, *others)
 
     monkeypatch.setattr(cpu_linear, "_find_product", lambda: counted)
+    monkeypatch.setattr(cpu_linear, "WORTH", 1)
     return shapes
 
 
@@ -90,6 +91,16 @@ def test_all_else_is_left_to_pytorch(
     with onednn_linear(CPU):
         got = F.linear(x, weight)
     assert not asked and (got.dtype, got.device) == (x.dtype, x.device)
+
+
+def test_small_layers_are_left_to_pytorch(
+    asked: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_linear, "WORTH", 4 * 5 * 7)
+    with onednn_linear(CPU):
+        F.linear(random(3, 5), random(7, 5))
+        F.linear(random(4, 5), random(7, 5))
+    assert asked == [(4, 5)]
 
 
 def test_autocast_chooses_the_precision(asked: list[tuple[int, ...]]) -> None:
