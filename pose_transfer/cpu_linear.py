@@ -102,7 +102,11 @@ class _Product(torch.autograd.Function):
         if weight is not None:
             of_x = ctx.product(gradient, weight.t(), None, "none", [], "")
         if x is not None:
-            of_weight = ctx.product(gradient.t(), x.t(), None, "none", [], "")
+            # oneDNN copies its first factor if that is transposed: let it be the narrower one.
+            if gradient.shape[1] <= x.shape[1]:
+                of_weight = ctx.product(gradient.t(), x.t(), None, "none", [], "")
+            else:
+                of_weight = ctx.product(x.t(), gradient.t(), None, "none", [], "").t()
         if ctx.needs_input_grad[3]:
             of_bias = gradient.sum(0)
         return None, of_x, of_weight, of_bias

@@ -38,12 +38,13 @@ def random(*shape: int, seed: int = 0) -> Tensor:
 
 @pytest.mark.parametrize("shape", [(5,), (4, 5), (2, 3, 5), (2, 2, 3, 5)])
 @pytest.mark.parametrize("has_bias", [True, False])
+@pytest.mark.parametrize("width_out", [3, 7])
 def test_numbers_and_gradients_are_those_of_pytorch(
-    asked: list[tuple[int, ...]], shape: tuple[int, ...], has_bias: bool
+    asked: list[tuple[int, ...]], shape: tuple[int, ...], has_bias: bool, width_out: int
 ) -> None:
     def run() -> list[Tensor | None]:
         x = random(*shape).requires_grad_()
-        layer = nn.Linear(5, 7, bias=has_bias)
+        layer = nn.Linear(5, width_out, bias=has_bias)
         layer.load_state_dict(
             {name: random(*value.shape, seed=1) for name, value in layer.state_dict().items()}
         )
