@@ -40,7 +40,7 @@ BUDGETS = {"reference": 0.6, "host": 0.8}
 SDXL_GPU_BUDGET = 6.0  # seconds for 60 steps
 CONTENDERS = ("reference", "host", "ours")
 STEPS, SHORT = 60, 1
-LONG = {False: 4, True: 31}  # by whether it is a GPU, whose steps are short
+LONG, LONG_ON_GPU = 4, 31
 BATCH, RANK = 2, 32
 CONTEXT = {"sd15": 768, "sdxl": 2048}
 POOLED, ADDED = 1280, 2816  # of Stable Diffusion XL: the pooled caption, with the sizes beside it
@@ -94,7 +94,7 @@ def measure(contender: str, kind: str, width: int, side: int, gpu: bool) -> dict
     del unet, vae  # the host has copies of its own
     run(1)  # warm
     seconds = []
-    long = LONG[gpu]
+    long = LONG_ON_GPU if gpu else LONG
     for steps in (SHORT, long):
         start = clock()
         run(steps)
